@@ -1,0 +1,70 @@
+"""What medseg says when it refuses: one line that names the object, the fault and the way out."""
+
+
+class MedsegError(Exception):
+    """A refusal a user can act on; the command line prints it as one line, without a traceback.
+
+    Args:
+        message: what was found and what was expected, beginning with the object (file, key, case).
+        code: stable code such as `NII-004`, by which `medseg check` and the documentation name it.
+        hint: what to do about it.
+    """
+
+    def __init__(self, message: str, *, code: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.hint = hint
+
+    def __str__(self) -> str:
+        head = f"{self.code} " if self.code else ""
+        tail = f"; {self.hint}" if self.hint else ""
+        return " ".join(f"{head}{self.message}{tail}".split())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default pickling between worker processes.
+        return _rebuild, (type(self), self.message, self.code, self.hint)
+
+
+def _rebuild(kind: type[MedsegError], message: str, code: str, hint: str) -> MedsegError:
+    return kind(message, code=code, hint=hint)
+
+
+class ReadError(MedsegError):
+    """A file that cannot be read as what it claims to be."""
+
+
+class WriteError(MedsegError):
+    """A file that could not be written whole; what stood there before still stands."""
+
+
+class GeometryError(MedsegError):
+    """Voxels that cannot be placed in space, or two grids that do not match."""
+
+
+class LabelError(MedsegError):
+    """Label values that the label set does not declare, or a label set that contradicts itself."""
+
+
+class ManifestError(MedsegError):
+    """A manifest, or a split of it, that cannot be trusted."""
+
+
+class PlanError(MedsegError):
+    """A plan that contradicts itself or its data."""
+
+
+class ConfigError(MedsegError):
+    """A setting that names nothing, or something a config may not name."""
+
+
+class CheckpointError(MedsegError):
+    """A checkpoint that is damaged, foreign, or made for something else."""
+
+
+class TrainingError(MedsegError):
+    """A training that cannot go on."""
+
+
+class DownloadError(MedsegError):
+    """A download that is incomplete, altered or unsafe to unpack."""
