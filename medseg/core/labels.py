@@ -150,9 +150,10 @@ class LabelSet:
                 code="LBL-003",
                 hint="declare them in the manifest's labels, or as ignore_value",
             )
-        kind = np.uint8 if self.num_outputs < 255 else np.uint16
-        label_map: LabelMap = index.astype(kind)[np.searchsorted(values, stored)]
-        return label_map
+        found = np.searchsorted(values, stored)
+        if self.num_outputs < 255:
+            return index.astype(np.uint8)[found]
+        return index.astype(np.uint16)[found]
 
     def to_stored(self, label_map: LabelMap) -> LabelMap:
         """Translate indices 0..N back into the values that files store (uint8, else uint16)."""
