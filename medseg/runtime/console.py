@@ -1,0 +1,75 @@
+"""What a user sees: rich on a terminal, plain lines in a log or a pipe."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+Item = TypeVar("Item")
+
+# In a log one line every so often says as much as a moving bar says on a terminal.
+_PLAIN_EVERY_S = 10.0
+
+
+def say(text: str = "", *, error: bool = False) -> None:
+    """Print one line, as it stands."""
+    _console(error=error).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def table(
+    rows: Sequence[Sequence[object]], *, columns: Sequence[str], title: str | None = None
+) -> None:
+    """Print rows under column names; numbers are aligned to the right."""
+    console = _console()
+    drawn = Table(title=title and escape(title), title_justify="left", box=None, pad_edge=False)
+    for position, name in enumerate(columns):
+        numeric = all(isinstance(row[position], int | float) for row in rows) and bool(rows)
+        drawn.add_column(escape(name), justify="right" if numeric else "left", no_wrap=numeric)
+    for row in rows:
+        drawn.add_row(*(escape(_cell(value)) for value in row))
+    if not console.is_terminal:
+        # A pipe has no width: never cut or fold a cell there.
+        console.width = 10_000
+    console.print(drawn)
+
+
+def progress(items: Iterable[Item], label: str) -> Iterator[Item]:
+    """Pass items on while showing how many are done and how long the rest will take."""
+    total = len(items) if isinstance(items, Sized) else None
+    console = _console(error=True)
+    if not console.is_terminal:
+        yield from _plain_progress(items, label, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield from bar.track(items, total=total, description=escape(label))
+
+
+def _plain_progress(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
+    told = time.monotonic()
+    of = f"/{total}" if total is not None else ""
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - told > _PLAIN_EVERY_S:
+            told = time.monotonic()
+            say(f"{label}: {done}{of}", error=True)
+
+
+def _console(*, error: bool = False) -> Console:
+    return Console(file=sys.stderr if error else sys.stdout)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.4g}"
+    return "" if value is None else str(value)
