@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from medseg import __version__
+from medseg.core.errors import EXIT_INTERRUPTED, EXIT_REFUSED, MedsegError
 
 # Configured by Hydra: overrides `key=value`, `-m`, `--cfg job`, `--help`.
 APPS = {
@@ -29,10 +30,6 @@ TOOLS = {
     "cache": "list or prune prepared scans on disk",
     "doctor": "show what medseg finds on this machine, and replay spooled tracking",
 }
-
-# What the process ends with; docs/outputs.md lists them for users.
-EXIT_REFUSED = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,8 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, rest: list[str]) -> int:
-    from medseg.core.errors import MedsegError
-
     try:
         if command in APPS:
             from medseg.config import run_app

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from medseg.core.errors import ConfigError, MedsegError
+from medseg.core.errors import EXIT_REFUSED, ConfigError, MedsegError
 
 # Keys whose values are paths or ids: taken literally, whatever characters they hold.
 LITERAL_KEYS = frozenset(
@@ -156,8 +156,6 @@ def load_plugins(modules: Sequence[str]) -> None:
 
 def _run_task(command: str, config: Any) -> int:
     """Run a task; a refusal becomes one line and an exit code, so that a sweep goes on."""
-    from medseg.cli import EXIT_REFUSED
-
     try:
         return int(import_module(f"medseg.tasks.{command}").main(config) or 0)
     except MedsegError as refusal:

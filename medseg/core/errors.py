@@ -1,5 +1,11 @@
 """What medseg says when it refuses: one line that names the object, the fault and the way out."""
 
+# What a command ends with (0 when all went well); documented for users in docs/outputs.md.
+EXIT_REFUSED = 2
+EXIT_SOME_FAILED = 3
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
 
 class MedsegError(Exception):
     """A refusal a user can act on; the command line prints it as one line, without a traceback.
