@@ -1,0 +1,59 @@
+"""Networks by name: a family is one file with one function under `@register_model`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from medseg.core.plan import Plan
+from medseg.models.levels import stride_of
+from medseg.models.padding import PaddedNetwork
+from medseg.runtime.registry import Registry
+
+# Which file holds which family; it is imported, and MONAI with it, when the name is asked for.
+_HOMES = {
+    "unet": "medseg.models.unet",
+    "resunet": "medseg.models.unet",
+}
+# A layer by MONAI's name, or its name and options: `instance`, `[group, {num_groups: 8}]`.
+Layer = str | Sequence[Any]
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+
+_registry = Registry("model", homes=_HOMES, given=("plan", "num_inputs", "num_outputs"))
+# A family is a function of (plan, *, num_inputs, num_outputs, and its own settings).
+register_model = _registry.register
+model_names: Callable[[], tuple[str, ...]] = _registry.names
+model_settings: Callable[[str], dict[str, Any]] = _registry.settings_of
+
+
+def build_model(
+    name: str,
+    *,
+    plan: Plan,
+    num_inputs: int,
+    num_outputs: int,
+    settings: Mapping[str, Any] = NO_SETTINGS,
+) -> nn.Module:
+    """Build a network that takes inputs of any size.
+
+    Args:
+        name: of a family, see `model_names`.
+        plan: whose `network` gives depth, width, strides and kernels, as far as families have them.
+        num_inputs: image channels.
+        num_outputs: channels of the logits, background included.
+        settings: of the family, see `model_settings`.
+
+    Returns:
+        network(x_BCIJK) -> logits_BLIJK of the input's size; (B, C, I, J) and (B, L, I, J) for a
+        plan with `spatial_dims` 2. While training with deep supervision, a tuple of logits, the
+        finest first.
+
+    Raises:
+        ConfigError: an unknown family or setting (with the nearest), or a value it refuses.
+    """
+    given = {"plan": plan, "num_inputs": num_inputs, "num_outputs": num_outputs}
+    network = _registry.build(name, given=given, settings=settings)
+    # A family whose strides are not the plan's says what its input must be a multiple of.
+    multiple = getattr(network, "input_multiple", stride_of(plan))
+    return PaddedNetwork(network, multiple=multiple)
