@@ -1,0 +1,55 @@
+"""One label map out of several: masks a class merged, raters' maps voted on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.core.labels import LabelMap
+
+
+def merge_masks(masks_IJK: Mapping[int, NDArray[Any]]) -> tuple[LabelMap, int]:
+    """Lay binary masks over each other; where several overlap, the last one counts.
+
+    Args:
+        masks_IJK: class index -> mask (any value above 0 is inside), all of one shape, in the
+            order in which they are laid down.
+
+    Returns:
+        Indices (I, J, K), uint8 (uint16 from 255 classes on), and how many voxels overlapped.
+    """
+    shape = next(iter(masks_IJK.values())).shape
+    merged = np.zeros(shape, np.uint8 if max(masks_IJK) < 255 else np.uint16)
+    num_overlapping = 0
+    for index, mask in masks_IJK.items():
+        inside = mask > 0
+        num_overlapping += int((merged[inside] > 0).sum())
+        merged[inside] = index
+    return merged, num_overlapping
+
+
+def majority(label_maps_IJK: Sequence[LabelMap]) -> LabelMap:
+    """Give every voxel the index that most raters gave it; a tie goes to the lowest index.
+
+    Background is the lowest, so two raters who disagree about a voxel leave it unmarked.
+
+    Args:
+        label_maps_IJK: one map of indices a rater, all of one shape.
+
+    Returns:
+        Indices of that shape, in the type of the first map.
+    """
+    first, *others = label_maps_IJK
+    if not others:
+        return first
+    voted = np.zeros_like(first)
+    most_votes = np.zeros(first.shape, np.uint8)
+    for index in np.unique(np.concatenate([np.unique(one) for one in label_maps_IJK])):
+        votes = np.zeros(first.shape, np.uint8)
+        for one in label_maps_IJK:
+            votes += one == index
+        ahead = votes > most_votes
+        voted[ahead] = index
+        most_votes[ahead] = votes[ahead]
+    return voted
