@@ -1,0 +1,48 @@
+"""A folder that belongs to one run: its own name, and a lock that says who is writing there."""
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from medseg.core.errors import ConfigError
+
+
+def fresh_folder(above: Path, name: str) -> Path:
+    """Make a new folder whose name no other run can have, also within the same second."""
+    stamp = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = above / f"{name}_{stamp}_{secrets.token_hex(3)}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other run out of the folder while the block runs.
+
+    Raises:
+        ConfigError: another run is writing there; it is named by process, host and start.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / "run.lock.owner"
+    lock = FileLock(folder / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as held:
+        who = owner.read_text() if owner.exists() else "another process"
+        raise ConfigError(
+            f"output={folder}: {who} is writing there",
+            hint="wait for it, or choose another output",
+        ) from held
+    try:
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {started},")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
