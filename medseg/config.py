@@ -19,10 +19,14 @@ from medseg.core.errors import EXIT_REFUSED, ConfigError, MedsegError
 # Keys whose values are paths or ids: taken literally, whatever characters they hold.
 LITERAL_KEYS = frozenset(
     {
-        "archive", "cache", "case", "checkpoint", "data_root", "input", "label_folder", "manifest",
-        "mlflow.uri", "name", "output", "plan", "prediction", "reference", "scan", "source",
+        "archive", "cache", "case", "checkpoint", "data_root", "input", "label", "label_folder",
+        "manifest", "mlflow.uri", "name", "output", "patient", "plan", "prediction", "reference",
+        "scan", "source",
     }
 )  # fmt: skip
+# Groups whose keys the user names (`images.PET=...`); the first few hold paths or label values.
+LITERAL_GROUPS = ("images", "labels", "raters")
+OPEN_GROUPS = (*LITERAL_GROUPS, "channels", "columns", "overrides")
 TRUSTED = (
     "monai.networks.nets",
     "monai.losses",
@@ -62,7 +66,7 @@ def run_app(command: str, argv: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True)
     line = sys.argv
-    sys.argv = [f"medseg-{command}", *(literal(word) for word in argv)]
+    sys.argv = [f"medseg-{command}", *(opened(literal(word)) for word in argv)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://medseg.conf", config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as fault:
@@ -75,7 +79,9 @@ def run_app(command: str, argv: Sequence[str]) -> int:
 def literal(word: str) -> str:
     """Quote the value of a path or id key, so that Hydra's grammar takes it as it stands."""
     key, equals, value = word.partition("=")
-    if not equals or key.lstrip("+~") not in LITERAL_KEYS or value in ("null", ""):
+    name = key.lstrip("+~")
+    is_literal = name in LITERAL_KEYS or ("." in name and name.split(".")[0] in LITERAL_GROUPS)
+    if not equals or not is_literal or value in ("null", ""):
         return word
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return word
@@ -85,6 +91,12 @@ def literal(word: str) -> str:
     # OmegaConf would take ${...} for an interpolation.
     text = text.replace("${", r"\${")
     return f"{key}='{text}'"
+
+
+def opened(word: str) -> str:
+    """Let a key that the user names enter its group; Hydra adds those only when told with `++`."""
+    group, dot, _ = word.partition("=")[0].partition(".")
+    return f"++{word}" if dot and group in OPEN_GROUPS else word
 
 
 def settings(node: Any) -> dict[str, Any]:
