@@ -33,7 +33,8 @@ _TRAILER_SIZE = 2 + _COMMENT_SIZE
 _MOST_COMMENT = 2**16
 # What torch raises for a file that holds code, other objects, or nothing it knows.
 _UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError,
+    pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, LookupError,
+    EOFError,
 )  # fmt: skip
 _SINGLES = (str, int, float, bool, bytes, type(None))
 

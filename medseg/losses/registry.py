@@ -1,0 +1,78 @@
+"""Losses by name: a loss is one file with one function under `@register_loss`.
+
+Axes: B batch, L label (0 is background), IJK voxels (2D: IJ).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from medseg.losses.comparison import Comparison, compare
+from medseg.runtime.registry import Registry
+
+_HOMES = {
+    "dice_ce": "medseg.losses.dice_ce",
+}
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+
+# What a loss's own function returns: it sees labels without ignored or unannotated classes.
+Term = Callable[[Comparison], Tensor]
+
+_registry = Registry("loss", homes=_HOMES, given=("num_outputs",))
+# A loss is a function of (*, num_outputs, and its own settings) that returns a Term.
+register_loss = _registry.register
+loss_names: Callable[[], tuple[str, ...]] = _registry.names
+loss_settings: Callable[[str], dict[str, Any]] = _registry.settings_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """A loss with its rule for voxels to ignore; called with logits and labels."""
+
+    term: Term
+    ignore_index: int | None
+
+    def __call__(
+        self, logits_BLIJK: Tensor, label_BIJK: Tensor, annotated_BL: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss as a float32 scalar.
+
+        Args:
+            logits_BLIJK: of any floating type; compared in float32.
+            label_BIJK: indices 0..L-1, and the ignore index, of any integer type.
+            annotated_BL: bool, False where a class was not annotated in a scan: there it counts as
+                part of the background. None where all classes were.
+        """
+        return self.term(
+            compare(
+                logits_BLIJK,
+                label_BIJK,
+                ignore_index=self.ignore_index,
+                annotated_BL=annotated_BL,
+            )
+        )
+
+
+def build_loss(
+    name: str,
+    *,
+    num_outputs: int,
+    ignore_index: int | None,
+    settings: Mapping[str, Any] = NO_SETTINGS,
+) -> Loss:
+    """Build a loss.
+
+    Args:
+        name: see `loss_names`.
+        num_outputs: channels of the logits, background included.
+        ignore_index: label of voxels that nobody labelled; None where there is no such label.
+        settings: of the loss, see `loss_settings`.
+
+    Raises:
+        ConfigError: an unknown loss or setting (with the nearest), or a value it refuses.
+    """
+    term = _registry.build(name, given={"num_outputs": num_outputs}, settings=settings)
+    return Loss(term=term, ignore_index=ignore_index)
