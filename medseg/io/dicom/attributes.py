@@ -1,0 +1,123 @@
+"""DICOM attributes as plain values, read so that no foreign text escapes into a log or a warning.
+
+pydicom quotes offending values in its warnings, and a value may be a patient's name. Whatever
+opens a foreign file therefore does so inside `unspoken()`, and an attribute that makes no sense
+becomes a refusal that names the attribute, never what it held.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydicom import Dataset, config
+
+from medseg.core.errors import ReadError
+
+# What pydicom and its elements raise when text does not parse as its value representation claims.
+UNPARSABLE = (ValueError, TypeError, OverflowError, AttributeError, KeyError, NotImplementedError)
+
+
+@contextmanager
+def unspoken() -> Iterator[None]:
+    """Keep pydicom's and highdicom's warnings, which quote values, from being shown or logged.
+
+    Filters and loggers belong to the process, so threads started inside are covered as well.
+    """
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    silenced = [log.disabled for log in loggers]
+    validation = config.settings.reading_validation_mode
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config.settings.reading_validation_mode = config.IGNORE
+        for log in loggers:
+            log.disabled = True
+        try:
+            yield
+        finally:
+            config.settings.reading_validation_mode = validation
+            for log, before in zip(loggers, silenced, strict=True):
+                log.disabled = before
+
+
+def numbers(dataset: Dataset, keyword: str, count: int, *, name: str) -> tuple[float, ...] | None:
+    """Return an attribute that holds `count` finite numbers; None when it is absent or empty.
+
+    Args:
+        dataset: where to look.
+        keyword: of the attribute, such as `ImagePositionPatient`.
+        count: how many numbers it must hold.
+        name: the file, for the error.
+
+    Raises:
+        ReadError: DCM-037, the attribute holds something else.
+    """
+    try:
+        value = dataset.get(keyword)
+        if value is None or value == "":
+            return None
+        found = tuple(float(entry) for entry in _several(value))
+    except UNPARSABLE:
+        found = ()
+    if not found or len(found) != count or not all(map(math.isfinite, found)):
+        raise ReadError(
+            f"{name}: {keyword} is not {count} finite number{'s' if count > 1 else ''}",
+            code="DCM-037",
+            hint="export the series again from the scanner or the PACS",
+        )
+    return found
+
+
+def number(dataset: Dataset, keyword: str, *, name: str) -> float | None:
+    """Return an attribute that holds one finite number; None when it is absent or empty.
+
+    Raises:
+        ReadError: DCM-037, the attribute holds something else.
+    """
+    found = numbers(dataset, keyword, 1, name=name)
+    return None if found is None else found[0]
+
+
+def whole(dataset: Dataset, keyword: str, *, name: str) -> int | None:
+    """Return an attribute that holds one integer; None when it is absent or empty.
+
+    Raises:
+        ReadError: DCM-037, the attribute holds something else.
+    """
+    found = number(dataset, keyword, name=name)
+    return None if found is None else int(found)
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """Return an attribute as text without outer blanks; empty when absent or undecodable."""
+    try:
+        value = dataset.get(keyword)
+    except UNPARSABLE:
+        return ""
+    return "" if value is None else str(value).strip()
+
+
+def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """Return the values of a multi-valued attribute, such as `ImageType`, as text."""
+    try:
+        value: Any = dataset.get(keyword)
+    except UNPARSABLE:
+        return ()
+    if value is None:
+        return ()
+    return tuple(str(entry) for entry in _several(value))
+
+
+def item(dataset: Dataset, keyword: str) -> Dataset | None:
+    """Return the first item of a sequence attribute; None when there is none."""
+    try:
+        sequence = dataset.get(keyword)
+        return sequence[0] if sequence else None
+    except (*UNPARSABLE, IndexError):
+        return None
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)

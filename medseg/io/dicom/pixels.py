@@ -1,0 +1,171 @@
+"""Stored values of frames: decoded, cut to the bits that count, refused by name when damaged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.uid import UID, ImplicitVRLittleEndian
+
+from medseg.core.errors import ReadError
+from medseg.io.dicom.attributes import number, text, whole
+from medseg.io.dicom.headers import BROKEN
+from medseg.io.dicom.sources import DicomFile
+
+Pixels = NDArray[np.integer[Any]]
+
+_TAGS = [
+    "BitsAllocated", "BitsStored", "Columns", "HighBit", "NumberOfFrames",
+    "PhotometricInterpretation", "PixelData", "PixelPaddingRangeLimit", "PixelPaddingValue",
+    "PixelRepresentation", "PlanarConfiguration", "Rows", "SamplesPerPixel",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+]  # fmt: skip
+# What a decoder, ours or a plug-in's, may raise on a damaged stream.
+_UNDECODABLE = (*BROKEN, RuntimeError, ArithmeticError)
+# The packages that decode what the installed plug-ins cannot, by transfer syntax.
+_PACKAGES = {
+    "1.2.840.10008.1.2.4.51": "python-gdcm",
+    "1.2.840.10008.1.2.4.57": "python-gdcm",
+    "1.2.840.10008.1.2.4.70": "python-gdcm",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+}
+_DEFAULT_PACKAGE = "pylibjpeg-openjpeg"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredFrames:
+    """Stored values of some frames of one file.
+
+    Attributes:
+        pixels: one array a frame, (rows, columns), before any rescaling.
+        inverted: the file is MONOCHROME1: the lowest value is the brightest.
+        limits: lowest and highest value that the stored bits can express.
+        padding: lowest and highest stored value that mark "no measurement"; None when undeclared.
+    """
+
+    pixels: tuple[Pixels, ...]
+    inverted: bool
+    limits: tuple[int, int]
+    padding: tuple[int, int] | None
+
+
+def read_pixels(file: DicomFile, indices: Sequence[int]) -> StoredFrames:
+    """Decode frames of a file.
+
+    Args:
+        file: where they lie.
+        indices: which frames, from 0.
+
+    Raises:
+        ReadError: DCM-010 bits that do not lie at the low end, DCM-013 a transfer syntax that
+            cannot be decoded here, DCM-014 a stream that cannot be decoded, DCM-015 no or too few
+            bytes of pixels.
+    """
+    try:
+        with file.open() as stream:
+            dataset = dcmread(stream, specific_tags=_TAGS, force=True)
+    except BROKEN as fault:
+        raise ReadError(
+            f"{file.name}: breaks off before the end of its pixels",
+            code="DCM-015",
+            hint="copy the file again",
+        ) from fault
+    syntax = _syntax_of(dataset)
+    decoder = _decoder_of(syntax, file.name)
+    _require_whole(dataset, syntax, file.name)
+    signed = bool(whole(dataset, "PixelRepresentation", name=file.name))
+    bits = _bits_of(dataset, file.name)
+    return StoredFrames(
+        pixels=tuple(_decode(decoder, dataset, index, file.name) for index in indices),
+        inverted=text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
+        limits=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
+        padding=_padding_of(dataset, file.name, bits=bits, signed=signed),
+    )
+
+
+def _decode(decoder: Decoder, dataset: Dataset, index: int, name: str) -> Pixels:
+    try:
+        pixels, _ = decoder.as_array(dataset, index=index, raw=True)
+    except _UNDECODABLE as fault:
+        raise ReadError(
+            f"{name} frame {index + 1}: the {decoder.UID.name} pixel stream cannot be decoded",
+            code="DCM-014",
+            hint="copy the file again; the stream is damaged",
+        ) from fault
+    return np.asarray(pixels)
+
+
+def _syntax_of(dataset: Dataset) -> UID:
+    found = text(dataset.file_meta, "TransferSyntaxUID")
+    return UID(found) if found else ImplicitVRLittleEndian
+
+
+def _decoder_of(syntax: UID, name: str) -> Decoder:
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as fault:
+        raise ReadError(
+            f"{name}: transfer syntax {syntax.name} ({syntax}) cannot be decoded by any package",
+            code="DCM-013",
+            hint="it is retired or not for images; convert the series with its own software",
+        ) from fault
+    if not decoder.is_available:
+        package = _PACKAGES.get(str(syntax), _DEFAULT_PACKAGE)
+        raise ReadError(
+            f"{name}: transfer syntax {syntax.name} ({syntax}) needs a decoder that is not here",
+            code="DCM-013",
+            hint=f"pip install {package}",
+        )
+    return decoder
+
+
+def _require_whole(dataset: Dataset, syntax: UID, name: str) -> None:
+    """Refuse missing and truncated pixel data; compressed streams are found out by decoding."""
+    if "PixelData" not in dataset or not dataset.PixelData:
+        raise ReadError(f"{name}: holds no pixel data", code="DCM-015", hint="copy the file again")
+    if syntax.is_compressed and not syntax.is_deflated:
+        return
+    shape = [whole(dataset, key, name=name) or 1 for key in ("Rows", "Columns", "NumberOfFrames")]
+    bits = whole(dataset, "BitsAllocated", name=name) or 8
+    expected = -(-int(np.prod(shape, dtype=np.int64)) * bits // 8)
+    found = len(dataset.PixelData)
+    if found < expected:
+        raise ReadError(
+            f"{name}: pixel data is cut short: {found} bytes, expected {expected}",
+            code="DCM-015",
+            hint="copy the file again",
+        )
+
+
+def _bits_of(dataset: Dataset, name: str) -> int:
+    allocated = whole(dataset, "BitsAllocated", name=name) or 0
+    stored = whole(dataset, "BitsStored", name=name) or allocated
+    high = whole(dataset, "HighBit", name=name)
+    if not 1 <= stored <= allocated <= 32 or (high is not None and high != stored - 1):
+        raise ReadError(
+            f"{name}: {stored} bits stored in {allocated} with high bit {high}, expected at most "
+            "32 bits at the low end of each word",
+            code="DCM-010",
+        )
+    return stored
+
+
+def _padding_of(dataset: Dataset, name: str, *, bits: int, signed: bool) -> tuple[int, int] | None:
+    """Return the range of stored values that stand for "no measurement" (PS3.3 C.7.5.1.1.2)."""
+    first = number(dataset, "PixelPaddingValue", name=name)
+    if first is None:
+        return None
+    last = number(dataset, "PixelPaddingRangeLimit", name=name)
+    ends = [_as_stored(int(end), bits=bits, signed=signed) for end in (first, last or first)]
+    return min(ends), max(ends)
+
+
+def _as_stored(value: int, *, bits: int, signed: bool) -> int:
+    """Read a value as the pixels are read, whatever sign its own representation claims."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value

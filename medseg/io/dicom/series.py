@@ -1,0 +1,304 @@
+"""Series: the volumes that a scan of headers holds, told apart, each with a verdict and a reason.
+
+Files are grouped by SeriesInstanceUID and kind of object, then by scout or not, stack and
+orientation, then, where positions repeat, by what tells the repetitions apart (time, echo,
+b-value, ...). What a group lacks to be a volume is recorded, not repaired.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from medseg.core.errors import GeometryError, MedsegError, ReadError
+from medseg.core.findings import Finding
+from medseg.core.geometry import Geometry
+from medseg.io.dicom.attributes import text, unspoken, words
+from medseg.io.dicom.enhanced import enhanced_frames, is_enhanced
+from medseg.io.dicom.frames import Frame, single_frame
+from medseg.io.dicom.headers import Header, Scan
+from medseg.io.dicom.stack import ORIENTATION_TOLERANCE, build_stack
+from medseg.io.dicom.values import same_pixels
+
+Verdict = Literal["volume", "slice", "localizer", "damaged", "other"]
+# Objects that live beside images, by modality: what they are, and what reads them.
+_NO_IMAGES = {
+    "SEG": "a segmentation: give it as a mask, together with its scan",
+    "RTSTRUCT": "a set of contours: give it as a mask, together with its scan",
+    "RTDOSE": "a dose distribution",
+    "RTPLAN": "a treatment plan",
+    "PR": "a presentation state, which only says how to show images",
+    "SR": "a structured report",
+    "KO": "a selection of key images",
+    "REG": "a registration",
+    "DOC": "an encapsulated document",
+    "PLAN": "a plan",
+}
+# Refusals that mean "this was never a volume", not "this volume is damaged".
+_NO_VOLUME = frozenset({"DCM-018", "DCM-019", "DCM-026", "DCM-034"})
+_SHORT_UID = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Series:
+    """One volume, or what stands in its place.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        num_digits: how many of the UID's last digits tell it from the other series of its scan.
+        part: which volume of the series, such as `b=1000`; empty when it is the only one.
+        modality: `CT`, `MR`, `PT`, ...
+        num_files: files that belong to it.
+        verdict: `volume` (two slices or more), `slice` (one), `localizer`, `damaged` (an image
+            series that cannot be placed or is incomplete), `other` (never a volume).
+        frames: in the order of k; empty unless it can be read.
+        geometry: its grid; None unless it can be read.
+        refusal: why it cannot be read.
+        findings: what was noticed while it was put together.
+        description: SeriesDescription; free text, so never logged: show it only when asked.
+        patient_id: PatientID, to group cases by patient; never logged.
+        study_uid: StudyInstanceUID; never logged.
+        frame_of_reference: FrameOfReferenceUID; empty when the files give none.
+    """
+
+    uid: str = field(repr=False)
+    num_digits: int = _SHORT_UID
+    part: str
+    modality: str
+    num_files: int
+    verdict: Verdict
+    frames: tuple[Frame, ...] = field(default=(), repr=False)
+    geometry: Geometry | None = None
+    refusal: MedsegError | None = None
+    findings: tuple[Finding, ...] = ()
+    description: str = field(default="", repr=False)
+    patient_id: str = field(default="", repr=False)
+    study_uid: str = field(default="", repr=False)
+    frame_of_reference: str = field(default="", repr=False)
+
+    @property
+    def num_slices(self) -> int:
+        """Slices of the volume; 0 when it cannot be read."""
+        return len(self.frames)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        """Spacing along i, j, k; None when it cannot be read."""
+        return None if self.geometry is None else self.geometry.spacing_mm
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is; empty for a volume."""
+        return "" if self.refusal is None else str(self.refusal)
+
+    @property
+    def selector(self) -> str:
+        """What to give as `series_uid` to choose it: the UID's last digits, and the part."""
+        digits = self.uid[-self.num_digits :] or "none"
+        return f"{digits}:{self.part}".rstrip(":")
+
+
+def short_uid(uid: str) -> str:
+    """Return the last digits of a UID, enough to tell the series of a folder apart."""
+    return uid[-_SHORT_UID:] or "none"
+
+
+def group_series(scan: Scan) -> tuple[Series, ...]:
+    """Sort the headers of a scan into series, each with its verdict; volumes first."""
+    groups: dict[tuple[str, str], list[Header]] = {}
+    for header in scan.headers:
+        key = text(header.dataset, "SeriesInstanceUID"), text(header.dataset, "SOPClassUID")
+        groups.setdefault(key, []).append(header)
+    with unspoken():
+        found = [series for headers in groups.values() for series in _series_of(headers)]
+    order: tuple[Verdict, ...] = ("volume", "slice", "damaged", "localizer", "other")
+    found.sort(key=lambda series: order.index(series.verdict))
+    num_digits = _digits_to_tell({series.uid for series in found})
+    return tuple(replace(series, num_digits=num_digits) for series in found)
+
+
+def series_rows(
+    series: Iterable[Series], *, descriptions: bool = False
+) -> list[tuple[object, ...]]:
+    """Return a row a series for a table: selector, modality, slices, spacing, verdict, reason.
+
+    Args:
+        series: from `find_series`.
+        descriptions: add SeriesDescription as the last column; it is free text that may name the
+            patient, so it is left out unless asked for.
+    """
+    rows: list[tuple[object, ...]] = []
+    for entry in series:
+        spacing = " x ".join(f"{mm:.3g}" for mm in entry.spacing_mm or ())
+        row = (
+            entry.selector, entry.modality, entry.num_slices or entry.num_files, spacing,
+            entry.verdict, entry.reason,
+        )  # fmt: skip
+        rows.append((*row, entry.description) if descriptions else row)
+    return rows
+
+
+def _digits_to_tell(uids: set[str]) -> int:
+    """Return how many last digits it takes for all UIDs to differ."""
+    longest = max(map(len, uids))
+    return next(
+        (n for n in range(_SHORT_UID, longest) if len({uid[-n:] for uid in uids}) == len(uids)),
+        max(longest, _SHORT_UID),
+    )
+
+
+def _series_of(headers: Sequence[Header]) -> list[Series]:
+    """Turn the files of one SeriesInstanceUID and one kind of object into series."""
+    try:
+        _require_images(headers)
+        frames = [frame for header in headers for frame in _frames_of(header)]
+        _require_one_frame_of_reference(headers)
+    except MedsegError as refusal:
+        return [_refused(headers, refusal)]
+    parts = _parts(frames)
+    return [_series_of_part(headers, name, part) for name, part in parts]
+
+
+def _series_of_part(headers: Sequence[Header], part: str, frames: Sequence[Frame]) -> Series:
+    first = headers[0].dataset
+    uid = text(first, "SeriesInstanceUID")
+    name = f"series {short_uid(uid)}:{part}".rstrip(":")
+    try:
+        stack = build_stack(frames, name=name, same_pixels=same_pixels)
+    except MedsegError as refusal:
+        return _refused(headers, refusal, part=part, num_files=_num_files(frames))
+    verdict: Verdict = "volume" if len(stack.frames) > 1 else "slice"
+    return Series(
+        uid=uid,
+        part=part,
+        modality=text(first, "Modality"),
+        num_files=_num_files(frames),
+        verdict="localizer" if frames[0].localizer else verdict,
+        frames=stack.frames,
+        geometry=stack.geometry,
+        findings=stack.findings,
+        description=text(first, "SeriesDescription"),
+        patient_id=text(first, "PatientID"),
+        study_uid=text(first, "StudyInstanceUID"),
+        frame_of_reference=text(first, "FrameOfReferenceUID"),
+    )
+
+
+def _refused(
+    headers: Sequence[Header], refusal: MedsegError, *, part: str = "", num_files: int | None = None
+) -> Series:
+    first = headers[0].dataset
+    return Series(
+        uid=text(first, "SeriesInstanceUID"),
+        part=part,
+        modality=text(first, "Modality"),
+        num_files=len(headers) if num_files is None else num_files,
+        verdict="other" if refusal.code in _NO_VOLUME else "damaged",
+        refusal=refusal,
+        description=text(first, "SeriesDescription"),
+        patient_id=text(first, "PatientID"),
+        study_uid=text(first, "StudyInstanceUID"),
+    )
+
+
+def _require_images(headers: Sequence[Header]) -> None:
+    """Refuse objects that are no images, and images in an encoding that hides their geometry."""
+    first, name = headers[0].dataset, headers[0].file.name
+    kind = _NO_IMAGES.get(text(first, "Modality"))
+    if kind is not None or "Rows" not in first:
+        raise ReadError(
+            f"{name}: is {kind or 'a DICOM object without pixels'}; expected images",
+            code="DCM-034",
+            hint="give the folder of the image series",
+        )
+    if "MOSAIC" in words(first, "ImageType"):
+        raise ReadError(
+            f"{name}: is a Siemens mosaic, many slices tiled into one picture",
+            code="DCM-041",
+            hint="convert the series with dcm2niix, or export it as enhanced multi-frame",
+        )
+
+
+def _frames_of(header: Header) -> list[Frame]:
+    if is_enhanced(header):
+        return list(enhanced_frames(header))
+    if (text(header.dataset, "NumberOfFrames") or "1") != "1":
+        raise GeometryError(
+            f"{header.file.name}: {text(header.dataset, 'NumberOfFrames')} frames without "
+            "functional groups, so only the place of the first is known",
+            code="DCM-018",
+            hint="export the series as enhanced multi-frame or as single frames",
+        )
+    return [single_frame(header)]
+
+
+def _require_one_frame_of_reference(headers: Sequence[Header]) -> None:
+    found = Counter(text(header.dataset, "FrameOfReferenceUID") for header in headers)
+    if len(found) > 1:
+        odd = found.most_common()[-1][0]
+        files = [h.file.name for h in headers if text(h.dataset, "FrameOfReferenceUID") == odd]
+        raise GeometryError(
+            f"{files[0]}: lies in another frame of reference than {len(headers) - len(files)} "
+            f"other files of its series ({len(found)} frames of reference, expected one)",
+            code="DCM-033",
+            hint="positions of two frames of reference cannot be compared; split the series",
+        )
+
+
+def _parts(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
+    """Split frames into volumes, and name each where there are several."""
+    apart: list[list[Frame]] = []
+    for frame in frames:
+        home = next((part for part in apart if _belongs(frame, part[0])), None)
+        if home is None:
+            apart.append([frame])
+        else:
+            home.append(frame)
+    named: list[tuple[str, list[Frame]]] = []
+    for number, part in enumerate(apart, start=1):
+        group = f"group={number}" if len(apart) > 1 else ""
+        for mark, repetition in _repetitions(part):
+            named.append((",".join(filter(None, (group, mark))), repetition))
+    return named
+
+
+def _belongs(frame: Frame, other: Frame) -> bool:
+    if (frame.localizer, frame.stack) != (other.localizer, other.stack):
+        return False
+    directions = frame.plane.i_direction + frame.plane.j_direction
+    others = other.plane.i_direction + other.plane.j_direction
+    return bool(np.abs(np.subtract(directions, others)).max() <= ORIENTATION_TOLERANCE)
+
+
+def _repetitions(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
+    """Split frames whose positions repeat by the fewest marks that tell them apart."""
+    if not _repeats(frames):
+        return [("", list(frames))]
+    marks = [dict(frame.marks) for frame in frames]
+    names = list(dict.fromkeys(name for found in marks for name in found))
+    varying = [name for name in names if len({found.get(name) for found in marks}) > 1]
+    for count in (1, 2, 3):
+        for chosen in combinations(varying, count):
+            parts: dict[tuple[str, ...], list[Frame]] = {}
+            for frame, found in zip(frames, marks, strict=True):
+                parts.setdefault(tuple(found.get(n, "") for n in chosen), []).append(frame)
+            sizes = {len(part) for part in parts.values()}
+            if len(sizes) == 1 and not any(_repeats(part) for part in parts.values()):
+                return [
+                    (",".join(map("=".join, zip(chosen, values, strict=True))), part)
+                    for values, part in parts.items()
+                ]
+    # Nothing tells them apart: copies, which the stack compares pixel by pixel.
+    return [("", list(frames))]
+
+
+def _repeats(frames: Sequence[Frame]) -> bool:
+    places = {tuple(round(mm, 2) for mm in frame.plane.position_mm) for frame in frames}
+    return len(places) < len(frames)
+
+
+def _num_files(frames: Iterable[Frame]) -> int:
+    return len({frame.file for frame in frames})

@@ -1,0 +1,195 @@
+"""Voxels from stored values: rescaled into one unit, gray scale and padding settled."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from medseg.core.errors import ReadError
+from medseg.core.findings import Finding
+from medseg.io.dicom.attributes import unspoken
+from medseg.io.dicom.frames import Frame
+from medseg.io.dicom.pixels import Pixels, StoredFrames, read_pixels
+from medseg.io.dicom.sources import DicomFile
+from medseg.runtime.hardware import num_cores
+
+# Voxel arrays of this file are indexed K, J, I (slice, row, column), as they come off the disk.
+_Voxels = NDArray[Any]
+
+# Values of these modalities have a unit (HU; Bq/ml or SUV), so they are never turned upside down.
+_MEASURED = frozenset({"CT", "PT"})
+AIR_HU = -1024.0
+# A CT whose lowest value is above this shows no air, or is not in HU.
+_NO_AIR_HU = -500.0
+
+
+def read_voxels(
+    frames: Sequence[Frame], *, modality: str, name: str
+) -> tuple[_Voxels, tuple[Finding, ...]]:
+    """Decode and rescale the frames of one volume.
+
+    Whole numbers stay integers (int16 where they fit, else int32); others become float32.
+    MONOCHROME1 is turned so that high is bright, once and here, except where values have a unit.
+    Voxels at the padding value are set to air (CT) or to the lowest measured value, where the
+    padding lies outside the measured values.
+
+    Args:
+        frames: in the order of k, all of one matrix.
+        modality: of the series, such as `CT`.
+        name: the series, for messages.
+
+    Returns:
+        Voxels (K, J, I), and findings DCM-008, DCM-011, DCM-032.
+
+    Raises:
+        ReadError: DCM-036 not enough memory, and as `read_pixels`.
+    """
+    exact = all(frame.slope == 1 and frame.intercept.is_integer() for frame in frames)
+    _require_memory(frames, 6 if exact else 8, name)
+    columns, rows = frames[0].shape
+    kind = np.int16 if exact else np.float32
+    voxels: _Voxels = np.empty((len(frames), rows, columns), dtype=kind)
+    padding: dict[int, tuple[int, int]] = {}
+    turned = False
+    for ks, stored in _stored_by_file(frames):
+        turned |= stored.inverted
+        for k, pixels in zip(ks, stored.pixels, strict=True):
+            values = _rescale(_upright(pixels, stored, modality), frames[k], exact=exact)
+            voxels = _fitting(voxels, values)
+            voxels[k] = values
+            if stored.padding is not None:
+                padding[k] = stored.padding
+    findings = _fill_padding(voxels, frames, padding, modality=modality, name=name)
+    findings += _gray_findings(voxels, modality=modality, turned=turned, name=name)
+    return voxels, tuple(findings)
+
+
+def _stored_by_file(frames: Sequence[Frame]) -> Iterator[tuple[list[int], StoredFrames]]:
+    """Decode file by file, a few at a time in threads; yield which k the frames belong to."""
+    places: dict[DicomFile, list[int]] = {}
+    for k, frame in enumerate(frames):
+        places.setdefault(frame.file, []).append(k)
+    files = list(places)
+    ahead = 4 * num_cores()
+    with unspoken(), ThreadPoolExecutor(num_cores()) as pool:
+        for start in range(0, len(files), ahead):
+            # In batches, so that decoded slices do not pile up before they are placed.
+            batch = files[start : start + ahead]
+            wanted = [[frames[k].index for k in places[file]] for file in batch]
+            for file, stored in zip(batch, pool.map(read_pixels, batch, wanted), strict=True):
+                yield places[file], stored
+
+
+def same_pixels(one: Frame, other: Frame) -> bool:
+    """Tell whether two frames hold the same values.
+
+    Raises:
+        ReadError: as `read_pixels`.
+    """
+    if (one.shape, one.slope, one.intercept) != (other.shape, other.slope, other.intercept):
+        return False
+    first, second = (read_pixels(f.file, [f.index]).pixels[0] for f in (one, other))
+    return bool(np.array_equal(first, second))
+
+
+def _empty(frames: Sequence[Frame], kind: np.dtype[Any]) -> _Voxels:
+    columns, rows = frames[0].shape
+    return np.empty((len(frames), rows, columns), dtype=kind)
+
+
+def _upright(pixels: Pixels, stored: StoredFrames, modality: str) -> NDArray[np.int64]:
+    """Widen stored values, and turn MONOCHROME1 so that high is bright."""
+    wide = pixels.astype(np.int64)
+    if stored.inverted and modality not in _MEASURED:
+        return sum(stored.limits) - wide
+    return wide
+
+
+def _rescale(stored: NDArray[np.int64], frame: Frame, *, exact: bool) -> _Voxels:
+    if exact:
+        return stored + int(frame.intercept)
+    return (stored * frame.slope + frame.intercept).astype(np.float32)
+
+
+def _fitting(voxels: _Voxels, values: _Voxels) -> _Voxels:
+    """Widen the volume once a slice does not fit into int16."""
+    if voxels.dtype != np.int16:
+        return voxels
+    limits = np.iinfo(np.int16)
+    if values.min() >= limits.min and values.max() <= limits.max:
+        return voxels
+    return voxels.astype(np.int32)
+
+
+def _fill_padding(
+    voxels: _Voxels,
+    frames: Sequence[Frame],
+    padding: dict[int, tuple[int, int]],
+    *,
+    modality: str,
+    name: str,
+) -> list[Finding]:
+    """Replace voxels without a measurement by a value that exists; return what was done."""
+    found = {k: _padded(voxels[k], frames[k], ends) for k, ends in padding.items()}
+    masks = {k: mask for k, mask in found.items() if mask.any()}
+    if not masks:
+        return []
+    measured = [voxels[k][~masks[k]] if k in masks else voxels[k] for k in range(len(voxels))]
+    lows = [float(values.min()) for values in measured if values.size]
+    highs = [float(values.max()) for values in measured if values.size]
+    if not lows:
+        return []
+    low, high = (AIR_HU, max(highs)) if modality == "CT" else (min(lows), max(highs))
+    replaced = 0
+    for k, mask in masks.items():
+        outside = mask & ((voxels[k] < low) | (voxels[k] > high))
+        voxels[k][outside] = low
+        replaced += int(outside.sum())
+    if not replaced:
+        return []
+    message = f"{replaced} voxels at the padding value were set to {low:g}"
+    return [Finding(code="DCM-032", severity="note", subject=name, message=message)]
+
+
+def _padded(values: _Voxels, frame: Frame, ends: tuple[int, int]) -> NDArray[np.bool_]:
+    low, high = sorted(np.float32(end * frame.slope + frame.intercept) for end in ends)
+    return np.asarray((values >= low) & (values <= high))
+
+
+def _gray_findings(voxels: _Voxels, *, modality: str, turned: bool, name: str) -> list[Finding]:
+    findings = []
+    if turned:
+        message = "MONOCHROME1: " + (
+            "values have a unit and are kept as stored"
+            if modality in _MEASURED
+            else "values were turned so that high is bright"
+        )
+        findings.append(Finding(code="DCM-011", severity="note", subject=name, message=message))
+    if modality == "CT" and (low := float(voxels.min())) > _NO_AIR_HU:
+        findings.append(
+            Finding(
+                code="DCM-008",
+                severity="warning",
+                subject=name,
+                message=f"the lowest CT value is {low:g}, expected air near -1000 HU",
+                hint="look whether the values are in HU and the field of view holds air",
+            )
+        )
+    return findings
+
+
+def _require_memory(frames: Sequence[Frame], bytes_a_voxel: int, name: str) -> None:
+    """Refuse before hours of swapping: the volume and its widest copy must fit."""
+    columns, rows = frames[0].shape
+    needed = columns * rows * len(frames) * bytes_a_voxel
+    free = int(psutil.virtual_memory().available)
+    if needed > free:
+        raise ReadError(
+            f"{name}: {columns} x {rows} x {len(frames)} voxels need {needed / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} GiB of memory are free",
+            code="DCM-036",
+            hint="use a machine with more memory, or split or downsample the series",
+        )
