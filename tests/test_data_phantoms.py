@@ -56,7 +56,7 @@ def test_a_patient_has_every_class_in_a_small_childs_size(seed):
     assert 10 < volume_ml["spleen"] < 60
     assert 8 < volume_ml["left_kidney"] < 40
     assert 8 < volume_ml["right_kidney"] < 40
-    assert 0.8 < volume_ml["tumour"] < 6
+    assert 1 < volume_ml["tumour"] < 7
 
 
 def test_hounsfield_units_are_those_of_air_lung_fat_and_bone():

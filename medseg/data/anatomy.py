@@ -52,7 +52,7 @@ TISSUES = {
     "liver": Tissue(hu=108, hu_spread=8, mr=480),
     "spleen": Tissue(hu=118, hu_spread=13, mr=360),
     "kidney": Tissue(hu=132, hu_spread=16, mr=400),
-    "tumour": Tissue(hu=74, hu_spread=3, mr=350),
+    "tumour": Tissue(hu=68, hu_spread=3, mr=350),
 }  # fmt: skip
 
 LABELS = LabelSet(

@@ -57,7 +57,7 @@ class Lesions:
     """
 
     count: int = 1
-    radius_mm: tuple[float, float] = (8.0, 11.0)
+    radius_mm: tuple[float, float] = (9.0, 11.5)
 
     def __post_init__(self) -> None:
         low_mm, high_mm = self.radius_mm
@@ -230,7 +230,7 @@ def _acquire_ct(rng: np.random.Generator, image: Field, grid: Geometry) -> Field
     white = rng.standard_normal(grid.shape, dtype=np.float32)
     kernel_vox = rng.uniform(0.55, 0.85)
     noise = ndimage.gaussian_filter(white, _in_plane(grid, kernel_vox, 0.0))
-    noise *= np.float32(rng.uniform(12, 20)) / noise.std()
+    noise *= np.float32(rng.uniform(10, 16)) / noise.std()
     blurred = ndimage.gaussian_filter(image + texture * soft, _in_plane(grid, 0.55, 0.45))
     return np.asarray(np.clip(blurred + noise, -1024, 3071))
 
