@@ -1,0 +1,114 @@
+"""Names and values in the shape MLflow takes them, free of paths and of anybody's files."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from medseg.config import LITERAL_KEYS
+
+# MLflow 3 (mlflow/utils/validation.py): lengths in characters.
+MAX_KEY = 250
+MAX_PARAM = 6000
+MAX_TAG = 8000
+# A colon is left out although MLflow takes it on Linux: a server on Windows does not.
+_NOT_IN_NAMES = re.compile(r"[^/\w.\- ]")
+_ABSOLUTE = re.compile(r"^(/|~|file:|[A-Za-z]:[\\/]|\\\\)")
+# A run may be told by the name its user gave it; the other literal keys hold paths and ids.
+_PRIVATE_KEYS = LITERAL_KEYS - {"name"}
+
+
+def valid_name(name: str) -> str:
+    """Return a name that MLflow takes for a metric, a parameter, a tag or an artifact."""
+    parts = _NOT_IN_NAMES.sub("_", name)[:MAX_KEY].split("/")
+    return "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
+
+
+class Names:
+    """Gives every metric of a run a valid name, and no two metrics the same one."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+        self._owners: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        """Return the name to send; the same one for the same metric every time."""
+        if name not in self._given:
+            self._given[name] = self._name_of(name)
+        return self._given[name]
+
+    def _name_of(self, name: str) -> str:
+        short = valid_name(name)
+        if self._owners.setdefault(short, name) == name:
+            return short
+        # "liver+" and "liver-" would share one curve: the later one carries a digest.
+        return f"{short[: MAX_KEY - 9]}-{_digest(name)[:8]}"
+
+
+def flat_params(values: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten nested settings to `group.key: text`, as MLflow shows parameters.
+
+    Paths and ids are replaced by a digest of their text, so that equal ones can still be told;
+    texts beyond MLflow's limit are cut and say so.
+    """
+    return {
+        valid_name(key): cut(_text(_without_paths(key, value)), MAX_PARAM)
+        for key, value in _leaves(values, "")
+    }
+
+
+def tag_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return tags as MLflow takes them, paths replaced as in `flat_params`."""
+    return {
+        valid_name(key): cut(_text(_without_paths(key, value)), MAX_TAG)
+        for key, value in values.items()
+    }
+
+
+def without_paths(key: str, text: str) -> str:
+    """Return the text, or a digest of it if it is a path, or the value of a path or id key."""
+    if text and (key in _PRIVATE_KEYS or _ABSOLUTE.match(text)):
+        return _digested(text)
+    return text
+
+
+def cut(text: str, limit: int) -> str:
+    """Shorten a text to a limit, saying how long it was."""
+    if len(text) <= limit:
+        return text
+    note = f" ... [cut, {len(text)} characters]"
+    return text[: limit - len(note)] + note
+
+
+def _leaves(node: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _without_paths(key: str, value: Any) -> Any:
+    if isinstance(value, PurePath):
+        return _digested(str(value))
+    if isinstance(value, str):
+        return without_paths(key, value)
+    if isinstance(value, Mapping):
+        return {str(name): _without_paths(key, entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_paths(key, entry) for entry in value]
+    return value
+
+
+def _digested(text: str) -> str:
+    return f"sha256:{_digest(text)[:12]}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
