@@ -19,14 +19,16 @@ from medseg.core.errors import EXIT_REFUSED, ConfigError, MedsegError
 # Keys whose values are paths or ids: taken literally, whatever characters they hold.
 LITERAL_KEYS = frozenset(
     {
-        "archive", "cache", "case", "checkpoint", "data_root", "input", "label", "label_folder",
-        "manifest", "mlflow.uri", "name", "output", "patient", "plan", "prediction", "reference",
-        "scan", "source",
+        "archive", "cache", "case", "catalogue", "checkpoint", "data_root", "input", "label",
+        "label_folder", "manifest", "mlflow.uri", "name", "output", "patient", "plan", "prediction",
+        "reference", "scan", "source",
     }
 )  # fmt: skip
 # Groups whose keys the user names (`images.PET=...`); the first few hold paths or label values.
 LITERAL_GROUPS = ("images", "labels", "raters")
 OPEN_GROUPS = (*LITERAL_GROUPS, "channels", "columns", "overrides")
+# What a first bare word means: `medseg fetch Task04_Hippocampus` is `medseg fetch name=...`.
+FIRST_WORD = {"fetch": "name"}
 TRUSTED = (
     "monai.networks.nets",
     "monai.losses",
@@ -66,7 +68,7 @@ def run_app(command: str, argv: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True)
     line = sys.argv
-    sys.argv = [f"medseg-{command}", *(opened(literal(word)) for word in argv)]
+    sys.argv = [f"medseg-{command}", *map(opened, map(literal, named(command, argv)))]
     try:
         hydra.main(version_base="1.3", config_path="pkg://medseg.conf", config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as fault:
@@ -74,6 +76,14 @@ def run_app(command: str, argv: Sequence[str]) -> int:
     finally:
         sys.argv = line
     return max(codes, default=0)
+
+
+def named(command: str, argv: Sequence[str]) -> list[str]:
+    """Give a first bare word the key it stands for, where the command has such a key."""
+    first = argv[0] if argv else "-"
+    if command not in FIRST_WORD or "=" in first or first[:1] in "-+~":
+        return list(argv)
+    return [f"{FIRST_WORD[command]}={first}", *argv[1:]]
 
 
 def literal(word: str) -> str:
