@@ -14,7 +14,13 @@ from medseg.losses.comparison import Comparison, compare
 from medseg.runtime.registry import Registry
 
 _HOMES = {
+    "ce": "medseg.losses.ce",
+    "dice": "medseg.losses.dice",
     "dice_ce": "medseg.losses.dice_ce",
+    "dice_focal": "medseg.losses.dice_focal",
+    "generalised_dice": "medseg.losses.generalised_dice",
+    "topk": "medseg.losses.topk",
+    "tversky": "medseg.losses.tversky",
 }
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 

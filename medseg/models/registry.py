@@ -13,8 +13,10 @@ from medseg.runtime.registry import Registry
 
 # Which file holds which family; it is imported, and MONAI with it, when the name is asked for.
 _HOMES = {
-    "unet": "medseg.models.unet",
+    "dynunet": "medseg.models.dynunet",
     "resunet": "medseg.models.unet",
+    "segresnet": "medseg.models.segresnet",
+    "unet": "medseg.models.unet",
 }
 # A layer by MONAI's name, or its name and options: `instance`, `[group, {num_groups: 8}]`.
 Layer = str | Sequence[Any]

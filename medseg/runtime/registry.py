@@ -17,7 +17,7 @@ class Registry:
     Args:
         kind: what the parts are, for errors, such as "model".
         homes: for each of our own parts the module whose import registers it.
-        given: parameters of a builder that are not settings of the part.
+        given: what a builder may ask for beside the settings of the part.
     """
 
     def __init__(self, kind: str, *, homes: Mapping[str, str], given: tuple[str, ...]) -> None:
@@ -78,6 +78,11 @@ class Registry:
     def build(self, name: str, *, given: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
         """Build a part.
 
+        Args:
+            name: of the part.
+            given: what exists at run time; a builder gets of it what its signature names.
+            settings: of the part.
+
         Raises:
             ConfigError: an unknown name or setting, or a value the part refuses.
         """
@@ -90,7 +95,9 @@ class Registry:
                     f"{self._kind}={name}: no setting {key!r}{meant}",
                     hint=f"it takes {', '.join(known) or 'none'}",
                 )
+        builder = self.builder(name)
+        asked = inspect.signature(builder).parameters
         try:
-            return self.builder(name)(**given, **settings)
+            return builder(**{k: v for k, v in given.items() if k in asked}, **settings)
         except (ValueError, TypeError, KeyError) as fault:
             raise ConfigError(f"{self._kind}={name}: {fault}") from fault

@@ -1,0 +1,34 @@
+"""Cross entropy of the hardest voxels alone (Wu et al., 2016), with or without Dice."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from medseg.losses.comparison import Comparison
+from medseg.losses.cross_entropy import hardest_cross_entropy, weights_of
+from medseg.losses.overlap import dice_loss
+from medseg.losses.registry import Term, register_loss
+
+
+@register_loss("topk")
+def topk(
+    *,
+    num_outputs: int,
+    share: float = 0.1,
+    dice_weight: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+    batch_dice: bool = False,
+    smooth: float = 1e-5,
+) -> Term:
+    """Build the mean cross entropy of the `share` of voxels where it is largest."""
+    weights = weights_of(class_weights, num_outputs)
+    if not 0 < share <= 1:
+        raise ValueError(f"share {share}; expected above 0 and at most 1")
+
+    def term(seen: Comparison) -> Tensor:
+        loss = hardest_cross_entropy(seen, weights, share)
+        if not dice_weight:
+            return loss
+        return loss + dice_weight * dice_loss(seen, batch=batch_dice, squared=False, smooth=smooth)
+
+    return term
