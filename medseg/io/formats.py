@@ -1,0 +1,222 @@
+"""Every file format behind a few functions: read a scan or a mask, write one, find and name them.
+
+A file is what its first bytes say (`sniff`); a name that says otherwise is a finding. What is
+written is chosen by suffix. Folders and .zip archives are DICOM.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from medseg.core.errors import GeometryError, LabelError, ReadError
+from medseg.core.findings import Finding
+from medseg.core.geometry import Geometry
+from medseg.core.labels import LabelSet
+from medseg.core.volume import Volume
+from medseg.io.images import Palette, read_picture
+from medseg.io.mha import read_mha
+from medseg.io.nifti import read_nifti
+from medseg.io.nrrd import read_nrrd_keys
+from medseg.io.placement import image_affine
+from medseg.io.seg_nrrd import is_segmentation, labels_of_segments
+from medseg.io.sniff import SUFFIXES, Kind, sniff, suffix_of
+from medseg.io.tiff import read_tiff
+from medseg.io.writing import write_class_masks, write_label_map, write_volume
+
+__all__ = [
+    "case_name",
+    "find_scans",
+    "read_label_map",
+    "read_volume",
+    "write_class_masks",
+    "write_label_map",
+    "write_volume",
+]
+
+Spacing = tuple[float, float, float]
+# How far a declared spacing may be from the one a file carries, relative.
+_SPACING_TOLERANCE = 1e-3
+
+
+def read_volume(
+    path: Path,
+    *,
+    series_uid: str | None = None,
+    spacing_mm: Spacing | None = None,
+    channels_axis: bool = False,
+) -> Volume:
+    """Read a scan of any format.
+
+    Args:
+        path: a file, or a folder or .zip that holds a DICOM series.
+        series_uid: which series, where a folder holds several.
+        spacing_mm: size of a voxel, for images that carry none; turns their unit from px to mm.
+        channels_axis: a fourth axis of a NIfTI or NRRD file holds channels.
+
+    Raises:
+        ReadError: what the reader of the format refuses, coded; FIL-001 to FIL-006 (`sniff`).
+        GeometryError: no such placement; FIL-013 a declared spacing that the file contradicts.
+    """
+    kind = _kind_of_scan(path)
+    if kind in ("dicom", "zip"):
+        from medseg.io.dicom.reader import read_dicom
+
+        volume = read_dicom(path, series_uid=series_uid)
+    else:
+        volume = _read_file(path, kind, channels_axis=channels_axis, palette="colours")[0]
+    return _with_spacing(volume, spacing_mm, path)
+
+
+def read_label_map(path: Path, labels: LabelSet, *, spacing_mm: Spacing | None = None) -> Volume:
+    """Read a mask as indices 0..N (N + 1 where it is to be ignored).
+
+    Args:
+        path: a file of any format, also a .seg.nrrd or a DICOM SEG.
+        labels: what the stored values (or the names of segments) stand for.
+        spacing_mm: size of a voxel, for images that carry none.
+
+    Returns:
+        One channel of indices, (1, I, J, K).
+
+    Raises:
+        LabelError: LBL-001 to LBL-003 values that are no class, LBL-004 a picture in colours,
+            LBL-011 and LBL-012 segments (`seg_nrrd`).
+        ReadError: as `read_volume`.
+        GeometryError: as `read_volume`.
+    """
+    kind = _kind_of_scan(path)
+    if kind in ("dicom", "zip"):
+        from medseg.io.dicom.seg import read_seg
+
+        return read_seg(path, labels=labels)
+    stored, keys = _read_file(path, kind, channels_axis=kind == "nrrd", palette="indices")
+    if is_segmentation(keys):
+        return labels_of_segments(stored, keys, path, labels)
+    first = stored.voxels[0]
+    if any(not np.array_equal(first, other) for other in stored.voxels[1:]):
+        raise LabelError(
+            f"{path}: a mask of {len(stored.voxels)} channels (colours?); expected one value a "
+            "voxel",
+            code="LBL-004",
+            hint="save the mask with one number a class",
+        )
+    index = labels.from_stored(first, name=str(path))
+    found = Volume(index[None], stored.geometry, ("labels",), stored.findings)
+    return _with_spacing(found, spacing_mm, path)
+
+
+def case_name(path: Path) -> str:
+    """Return the name of a scan without the suffixes medseg knows: "a.b.nii.gz" is "a.b"."""
+    return path.name.removesuffix(path.name[len(path.name) - len(suffix_of(path)) :])
+
+
+def find_scans(folder: Path) -> list[Path]:
+    """List the scans under a folder, sorted: files, and folders whose files are DICOM.
+
+    A file with a suffix medseg knows is listed whatever it holds, so that a damaged one is reported
+    and not passed over. Hidden files are left out; of an .hdr/.img pair the header is listed.
+
+    Raises:
+        ReadError: FIL-001 no such folder.
+    """
+    if not folder.is_dir():
+        raise ReadError(f"{folder}: no such folder", code="FIL-001", hint="check the path")
+    return sorted(_scans_under(folder))
+
+
+def _scans_under(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = [Path(root) / name for name in sorted(names) if not name.startswith(".")]
+        scans = [file for file in files if _known(file)]
+        rest = [file for file in files if file not in scans]
+        yield from scans
+        if any(_is_dicom_file(file) for file in rest):
+            yield Path(root)
+            # What lies below belongs to the same study; the reader looks there itself.
+            folders.clear()
+
+
+def _known(file: Path) -> bool:
+    suffix = suffix_of(file)
+    return bool(suffix) and not suffix.startswith(".img") and suffix not in SUFFIXES["dicom"]
+
+
+def _is_dicom_file(file: Path) -> bool:
+    from medseg.io.dicom.reader import is_dicom
+
+    # Slices often have no suffix, or a number for one; text beside them is common.
+    return file.name.upper() != "DICOMDIR" and file.is_file() and is_dicom(file)
+
+
+def _kind_of_scan(path: Path) -> Kind:
+    if not path.is_dir():
+        return sniff(path)
+    if suffix_of(path):
+        raise ReadError(
+            f"{path}: a folder, though its name ends like a file",
+            code="FIL-002",
+            hint="name the scan inside it",
+        )
+    return "dicom"
+
+
+def _read_file(
+    path: Path, kind: Kind, *, channels_axis: bool, palette: Palette
+) -> tuple[Volume, dict[str, str]]:
+    """Read any file but DICOM; return its `key:=value` pairs too, if the format has some."""
+    keys: dict[str, str] = {}
+    if kind == "nifti":
+        volume = read_nifti(path, channels_axis=channels_axis)
+    elif kind == "nrrd":
+        volume, keys = read_nrrd_keys(path, channels_axis=channels_axis)
+    elif kind == "mha":
+        volume = read_mha(path)
+    elif kind == "tiff":
+        volume = read_tiff(path, palette=palette)
+    else:
+        volume = read_picture(path, palette=palette)
+    return replace(volume, findings=(*_misnamed(path, kind), *volume.findings)), keys
+
+
+def _misnamed(path: Path, kind: Kind) -> list[Finding]:
+    suffix = suffix_of(path)
+    suffix = ".nrrd" if suffix == ".seg.nrrd" else suffix
+    packed = kind == "nifti" and _is_packed(path)
+    fitting = suffix in SUFFIXES[kind] and (kind != "nifti" or suffix.endswith(".gz") == packed)
+    if fitting:
+        return []
+    better = SUFFIXES[kind][0] + (".gz" if packed else "")
+    return [
+        Finding(
+            code="FIL-010",
+            severity="warning",
+            subject=path.name,
+            message=f"named {suffix or 'without a known suffix'}, but its content is {better}",
+            hint=f"rename it to {case_name(path)}{better}; other tools go by the name",
+        )
+    ]
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def _with_spacing(volume: Volume, spacing_mm: Spacing | None, path: Path) -> Volume:
+    if spacing_mm is None:
+        return volume
+    geometry = volume.geometry
+    if geometry.unit == "px":
+        shown = Geometry(geometry.shape, image_affine(spacing_mm), "mm")
+        return replace(volume, geometry=shown)
+    if not np.allclose(geometry.spacing_mm, spacing_mm, rtol=_SPACING_TOLERANCE):
+        raise GeometryError(
+            f"{path}: the file says {geometry.spacing_mm} mm a voxel, declared are {spacing_mm}",
+            code="FIL-013",
+            hint="declare spacing_mm only for images that carry none",
+        )
+    return volume

@@ -1,0 +1,183 @@
+"""Masks and volumes written, the format chosen by suffix; one writer for predict and export.
+
+| suffix | label map | volume |
+|---|---|---|
+| .nii, .nii.gz | yes | yes; float16 becomes float32, or uint8 with a slope if asked |
+| .nrrd | yes | yes |
+| .seg.nrrd | with names, colours and codes | no |
+| .mha | yes, unless sheared | yes, unless sheared |
+| .png | one slice without placement | one slice, one channel |
+| .tif, .tiff | slices without placement | one channel |
+| .dcm | DICOM SEG, with its source | no |
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from medseg.core.errors import LabelError, WriteError
+from medseg.core.geometry import Geometry
+from medseg.core.labels import LabelMap, LabelSet
+from medseg.core.volume import Array, Volume
+from medseg.io.images import write_picture
+from medseg.io.mha import write_mha
+from medseg.io.nifti_write import write_nifti
+from medseg.io.nrrd import write_nrrd
+from medseg.io.placement import image_affine
+from medseg.io.seg_nrrd import write_segments
+from medseg.io.sniff import suffix_of
+from medseg.io.tiff import write_tiff
+
+_UNSAFE = re.compile(r"[^\w.-]+")
+
+
+def write_label_map(
+    label_map_IJK: LabelMap,
+    path: Path,
+    *,
+    geometry: Geometry,
+    labels: LabelSet,
+    source: Path | None = None,
+) -> None:
+    """Write indices 0..N as the values that files store, on the grid of the scan.
+
+    Args:
+        label_map_IJK: indices, as `read_label_map` gives them.
+        path: where; the suffix chooses the format.
+        geometry: the grid, that of the scan.
+        labels: stored values, names, colours and codes.
+        source: the DICOM series that a DICOM SEG refers to.
+
+    Raises:
+        WriteError: FIL-020 a suffix medseg does not write, FIL-021 a SEG without its source,
+            FIL-022 a placement that a picture cannot carry, FIL-023 another shape.
+        LabelError: LBL-005 indices that are no class.
+    """
+    if label_map_IJK.shape != geometry.shape:
+        raise WriteError(
+            f"{path}: a label map of shape {label_map_IJK.shape} on a grid of {geometry.shape}",
+            code="FIL-023",
+        )
+    suffix = suffix_of(path)
+    if suffix == ".dcm":
+        _write_seg(label_map_IJK, path, geometry=geometry, labels=labels, source=source)
+        return
+    stored = Volume(_stored(label_map_IJK, labels, path)[None], geometry, ("labels",))
+    if suffix == ".seg.nrrd":
+        write_segments(stored, path, labels)
+    else:
+        write_volume(stored, path)
+
+
+def write_class_masks(
+    label_map_IJK: LabelMap, folder: Path, *, geometry: Geometry, labels: LabelSet, name: str
+) -> tuple[Path, ...]:
+    """Write one NIfTI mask of zeros and ones a class, FOLDER/NAME_CLASS.nii.gz; return the paths.
+
+    Raises:
+        WriteError: as `write_label_map`; FIL-024 two classes whose file names would be the same.
+    """
+    paths = tuple(folder / f"{name}_{_UNSAFE.sub('_', each)}.nii.gz" for each in labels.names)
+    if len({path.name.lower() for path in paths}) < len(paths):
+        raise WriteError(
+            f"{folder}: classes {', '.join(labels.names)} do not give different file names",
+            code="FIL-024",
+            hint="rename the classes",
+        )
+    for index, path in enumerate(paths, start=1):
+        mask = (label_map_IJK == index).astype(np.uint8)
+        write_nifti(Volume(mask[None], geometry, ("mask",)), path)
+    return paths
+
+
+def write_volume(volume: Volume, path: Path, *, quantised: bool = False) -> None:
+    """Write a scan or a probability map; no text but what the format needs.
+
+    Args:
+        volume: what to write.
+        path: where; the suffix chooses the format.
+        quantised: store probabilities as uint8 with a slope of 1/255 (NIfTI only).
+
+    Raises:
+        WriteError: FIL-020 a suffix medseg does not write, FIL-022 channels or a placement that a
+            picture cannot carry, and what the format cannot hold.
+    """
+    suffix = suffix_of(path)
+    if suffix in (".nii", ".nii.gz"):
+        write_nifti(volume, path, quantised=quantised)
+        return
+    if quantised:
+        raise WriteError(f"{path}: only NIfTI holds quantised probabilities", code="FIL-020")
+    if suffix == ".nrrd":
+        write_nrrd(volume, path)
+    elif suffix == ".mha":
+        write_mha(volume, path)
+    elif suffix in (".png", ".tif", ".tiff"):
+        _write_pixels(volume, path, suffix)
+    else:
+        raise WriteError(
+            f"{path}: medseg does not write {suffix or 'this suffix'}",
+            code="FIL-020",
+            hint="use .nii.gz, .nrrd, .seg.nrrd, .mha, .png, .tif or .dcm",
+        )
+
+
+def _write_pixels(volume: Volume, path: Path, suffix: str) -> None:
+    geometry = volume.geometry
+    placeless = np.allclose(geometry.affine, image_affine(geometry.spacing_mm), atol=1e-6)
+    fits = geometry.shape[2] == 1 if suffix == ".png" else True
+    if len(volume.channels) > 1 or not placeless or not fits:
+        raise WriteError(
+            f"{path}: {len(volume.channels)} channels of {geometry.shape} voxels with a place in "
+            f"space; a {suffix} file would lose it",
+            code="FIL-022",
+            hint="write .nii.gz or .nrrd instead",
+        )
+    if suffix == ".png":
+        write_picture(volume.voxels[0, :, :, 0], path)
+    else:
+        write_tiff(volume.voxels[0], path)
+
+
+def _write_seg(
+    label_map_IJK: LabelMap,
+    path: Path,
+    *,
+    geometry: Geometry,
+    labels: LabelSet,
+    source: Path | None,
+) -> None:
+    if source is None:
+        raise WriteError(
+            f"{path}: a DICOM SEG refers to the series it was drawn on, and none was given",
+            code="FIL-021",
+            hint="name the DICOM series as the source, or write .nii.gz",
+        )
+    from medseg.io.dicom.seg import write_seg
+
+    write_seg(label_map_IJK, path, geometry=geometry, labels=labels, source=source)
+
+
+def _stored(label_map_IJK: LabelMap, labels: LabelSet, path: Path) -> Array:
+    """Translate indices into stored values; ignored voxels get the value declared for them."""
+    if not np.issubdtype(label_map_IJK.dtype, np.integer):
+        raise LabelError(f"{path}: labels of type {label_map_IJK.dtype}", code="LBL-005")
+    ignore_value = labels.ignore_value
+    if ignore_value is None:
+        return labels.to_stored(_known(label_map_IJK, labels, path))
+    ignored = label_map_IJK == labels.ignore_index
+    stored = labels.to_stored(_known(np.where(ignored, 0, label_map_IJK), labels, path))
+    kind = np.promote_types(stored.dtype, np.min_scalar_type(ignore_value))
+    return np.where(ignored, ignore_value, stored).astype(kind)
+
+
+def _known(label_map_IJK: LabelMap, labels: LabelSet, path: Path) -> LabelMap:
+    least, most = int(label_map_IJK.min()), int(label_map_IJK.max())
+    if least < 0 or most > len(labels):
+        raise LabelError(
+            f"{path}: indices {least} to {most}; the label set has {len(labels)} classes",
+            code="LBL-005",
+            hint="was the mask made with another label set?",
+        )
+    return label_map_IJK
