@@ -1,6 +1,5 @@
 """Stored values of frames: decoded, cut to the bits that count, refused by name when damaged."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,33 +37,49 @@ _DEFAULT_PACKAGE = "pylibjpeg-openjpeg"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredFrames:
-    """Stored values of some frames of one file.
+class PixelFile:
+    """The stored values of one file, decoded a frame at a time.
 
     Attributes:
-        pixels: one array a frame, (rows, columns), before any rescaling.
+        name: of the file, for messages.
+        decoder: pydicom's, for the transfer syntax of the file.
+        dataset: the attributes that decoding needs.
         inverted: the file is MONOCHROME1: the lowest value is the brightest.
         limits: lowest and highest value that the stored bits can express.
         padding: lowest and highest stored value that mark "no measurement"; None when undeclared.
     """
 
-    pixels: tuple[Pixels, ...]
+    name: str
+    decoder: Decoder
+    dataset: Dataset
     inverted: bool
     limits: tuple[int, int]
     padding: tuple[int, int] | None
 
+    def frame(self, index: int) -> Pixels:
+        """Decode one frame, counted from 0: (rows, columns), before any rescaling.
 
-def read_pixels(file: DicomFile, indices: Sequence[int]) -> StoredFrames:
-    """Decode frames of a file.
+        Raises:
+            ReadError: DCM-014, a stream that cannot be decoded.
+        """
+        try:
+            pixels, _ = self.decoder.as_array(self.dataset, index=index, raw=True)
+        except _UNDECODABLE as fault:
+            syntax = self.decoder.UID.name
+            raise ReadError(
+                f"{self.name} frame {index + 1}: the {syntax} pixel stream cannot be decoded",
+                code="DCM-014",
+                hint="copy the file again; the stream is damaged",
+            ) from fault
+        return np.asarray(pixels)
 
-    Args:
-        file: where they lie.
-        indices: which frames, from 0.
+
+def open_pixels(file: DicomFile) -> PixelFile:
+    """Read the pixels of a file, ready to be decoded.
 
     Raises:
         ReadError: DCM-010 bits that do not lie at the low end, DCM-013 a transfer syntax that
-            cannot be decoded here, DCM-014 a stream that cannot be decoded, DCM-015 no or too few
-            bytes of pixels.
+            cannot be decoded here, DCM-015 no or too few bytes of pixels.
     """
     try:
         with file.open() as stream:
@@ -80,24 +95,14 @@ def read_pixels(file: DicomFile, indices: Sequence[int]) -> StoredFrames:
     _require_whole(dataset, syntax, file.name)
     signed = bool(whole(dataset, "PixelRepresentation", name=file.name))
     bits = _bits_of(dataset, file.name)
-    return StoredFrames(
-        pixels=tuple(_decode(decoder, dataset, index, file.name) for index in indices),
+    return PixelFile(
+        name=file.name,
+        decoder=decoder,
+        dataset=dataset,
         inverted=text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
         limits=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
         padding=_padding_of(dataset, file.name, bits=bits, signed=signed),
     )
-
-
-def _decode(decoder: Decoder, dataset: Dataset, index: int, name: str) -> Pixels:
-    try:
-        pixels, _ = decoder.as_array(dataset, index=index, raw=True)
-    except _UNDECODABLE as fault:
-        raise ReadError(
-            f"{name} frame {index + 1}: the {decoder.UID.name} pixel stream cannot be decoded",
-            code="DCM-014",
-            hint="copy the file again; the stream is damaged",
-        ) from fault
-    return np.asarray(pixels)
 
 
 def _syntax_of(dataset: Dataset) -> UID:

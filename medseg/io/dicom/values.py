@@ -12,7 +12,7 @@ from medseg.core.errors import ReadError
 from medseg.core.findings import Finding
 from medseg.io.dicom.attributes import unspoken
 from medseg.io.dicom.frames import Frame
-from medseg.io.dicom.pixels import Pixels, StoredFrames, read_pixels
+from medseg.io.dicom.pixels import PixelFile, Pixels, open_pixels
 from medseg.io.dicom.sources import DicomFile
 from medseg.runtime.hardware import num_cores
 
@@ -45,7 +45,7 @@ def read_voxels(
         Voxels (K, J, I), and findings DCM-008, DCM-011, DCM-032.
 
     Raises:
-        ReadError: DCM-036 not enough memory, and as `read_pixels`.
+        ReadError: DCM-036 not enough memory, and as `pixels.PixelFile`.
     """
     exact = all(frame.slope == 1 and frame.intercept.is_integer() for frame in frames)
     _require_memory(frames, 6 if exact else 8, name)
@@ -54,44 +54,49 @@ def read_voxels(
     voxels: _Voxels = np.empty((len(frames), rows, columns), dtype=kind)
     padding: dict[int, tuple[int, int]] = {}
     turned = False
-    for ks, stored in _stored_by_file(frames):
-        turned |= stored.inverted
-        for k, pixels in zip(ks, stored.pixels, strict=True):
-            values = _rescale(_upright(pixels, stored, modality), frames[k], exact=exact)
-            voxels = _fitting(voxels, values)
-            voxels[k] = values
-            if stored.padding is not None:
-                padding[k] = stored.padding
+    for k, pixels, source in _stored(frames):
+        values = _rescale(_upright(pixels, source, modality), frames[k], exact=exact)
+        voxels = _fitting(voxels, values)
+        voxels[k] = values
+        turned |= source.inverted
+        if source.padding is not None:
+            padding[k] = source.padding
     findings = _fill_padding(voxels, frames, padding, modality=modality, name=name)
     findings += _gray_findings(voxels, modality=modality, turned=turned, name=name)
     return voxels, tuple(findings)
 
 
-def _stored_by_file(frames: Sequence[Frame]) -> Iterator[tuple[list[int], StoredFrames]]:
-    """Decode file by file, a few at a time in threads; yield which k the frames belong to."""
+def _stored(frames: Sequence[Frame]) -> Iterator[tuple[int, Pixels, PixelFile]]:
+    """Decode frames, several files at a time; yield k, the stored values, and their file."""
     places: dict[DicomFile, list[int]] = {}
     for k, frame in enumerate(frames):
         places.setdefault(frame.file, []).append(k)
     files = list(places)
+    # In batches, so that decoded slices do not pile up before they are placed.
     ahead = 4 * num_cores()
     with unspoken(), ThreadPoolExecutor(num_cores()) as pool:
         for start in range(0, len(files), ahead):
-            # In batches, so that decoded slices do not pile up before they are placed.
             batch = files[start : start + ahead]
             wanted = [[frames[k].index for k in places[file]] for file in batch]
-            for file, stored in zip(batch, pool.map(read_pixels, batch, wanted), strict=True):
-                yield places[file], stored
+            for file, (source, pixels) in zip(batch, pool.map(_decode, batch, wanted), strict=True):
+                for k, decoded in zip(places[file], pixels, strict=True):
+                    yield k, decoded, source
+
+
+def _decode(file: DicomFile, indices: Sequence[int]) -> tuple[PixelFile, list[Pixels]]:
+    source = open_pixels(file)
+    return source, [source.frame(index) for index in indices]
 
 
 def same_pixels(one: Frame, other: Frame) -> bool:
     """Tell whether two frames hold the same values.
 
     Raises:
-        ReadError: as `read_pixels`.
+        ReadError: as `pixels.PixelFile`.
     """
     if (one.shape, one.slope, one.intercept) != (other.shape, other.slope, other.intercept):
         return False
-    first, second = (read_pixels(f.file, [f.index]).pixels[0] for f in (one, other))
+    first, second = (open_pixels(frame.file).frame(frame.index) for frame in (one, other))
     return bool(np.array_equal(first, second))
 
 
@@ -100,11 +105,11 @@ def _empty(frames: Sequence[Frame], kind: np.dtype[Any]) -> _Voxels:
     return np.empty((len(frames), rows, columns), dtype=kind)
 
 
-def _upright(pixels: Pixels, stored: StoredFrames, modality: str) -> NDArray[np.int64]:
+def _upright(pixels: Pixels, source: PixelFile, modality: str) -> NDArray[np.int64]:
     """Widen stored values, and turn MONOCHROME1 so that high is bright."""
     wide = pixels.astype(np.int64)
-    if stored.inverted and modality not in _MEASURED:
-        return sum(stored.limits) - wide
+    if source.inverted and modality not in _MEASURED:
+        return sum(source.limits) - wide
     return wide
 
 

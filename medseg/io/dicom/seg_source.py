@@ -1,0 +1,83 @@
+"""What a DICOM SEG is written from: label maps as frames, and the headers of the source series."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+
+from medseg.core.errors import GeometryError, LabelError, WriteError
+from medseg.core.geometry import Geometry
+from medseg.core.labels import LabelSet
+from medseg.io.dicom.series import Series
+
+_log = logging.getLogger(__name__)
+# Attributes a SEG copies from its source; the standard lets a source leave them empty (type 2).
+_MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
+    "StudyDate", "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+
+
+def frames_first(
+    label_map: NDArray[Any], geometry: Geometry, labels: LabelSet
+) -> NDArray[np.uint16]:
+    """Return frames first: (K, J, I) of indices, or (K, J, I, N) of masks that may overlap.
+
+    Raises:
+        GeometryError: GEO-001, another shape than the grid's.
+        LabelError: LBL-003, values that are no index of a class.
+    """
+    label_map = np.asarray(label_map)
+    overlapping = label_map.ndim == 4
+    expected = (len(labels), *geometry.shape) if overlapping else geometry.shape
+    if label_map.shape != expected:
+        raise GeometryError(
+            f"label map of shape {label_map.shape}, expected {expected}", code="GEO-001"
+        )
+    highest = 1 if overlapping else len(labels)
+    if label_map.min() < 0 or label_map.max() > highest:
+        raise LabelError(
+            f"label map holds {label_map.min()} to {label_map.max()}, expected 0 to {highest}",
+            code="LBL-003",
+            hint="voxels to ignore cannot be written into a SEG",
+        )
+    return np.ascontiguousarray(label_map.T).astype(np.uint8 if highest < 256 else np.uint16)
+
+
+def warn_of_empty(masks: NDArray[Any], labels: LabelSet, path: Path) -> None:
+    """Name in a warning every class that a file says nothing about."""
+    if masks.ndim == 4:
+        present = set((np.flatnonzero(masks.any(axis=(0, 1, 2))) + 1).tolist())
+    else:
+        present = set(np.unique(masks).tolist())
+    for index, name in enumerate(labels.names, start=1):
+        if index not in present:
+            _log.warning("%s: segment %d (%s) has no voxels", path.name, index, name)
+
+
+def source_instances(series: Series) -> tuple[list[Dataset], list[int]]:
+    """Return the source's headers, and k in the order in which they list their frames.
+
+    Raises:
+        WriteError: DCM-051, a stack spread over several multi-frame files.
+    """
+    order = sorted(range(series.num_slices), key=lambda k: series.frames[k].index)
+    files = list(dict.fromkeys(frame.file for frame in series.frames))
+    instances = []
+    for file in files:
+        with file.open() as stream:
+            header = dcmread(stream, stop_before_pixels=True, force=True)
+        for keyword in _MAY_BE_EMPTY:
+            if keyword not in header:
+                setattr(header, keyword, "")
+        instances.append(header)
+    if len(files) > 1 and len(files) != series.num_slices:
+        raise WriteError(
+            f"series {series.selector}: its slices are spread over {len(files)} multi-frame files",
+            code="DCM-051",
+            hint="a SEG refers to single-frame files, or to one multi-frame file",
+        )
+    return instances, order if len(files) == 1 else list(range(series.num_slices))
