@@ -2,12 +2,12 @@
 
 import csv
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from medseg.data.phantoms import AXIAL, Phantom, make_phantom
+from medseg.core.errors import ManifestError
+from medseg.data.phantoms import AXIAL, make_phantom
 from medseg.io.dicom.series_writer import write_series
 from medseg.io.formats import write_label_map, write_volume
 from medseg.runtime.files import write_text
@@ -15,22 +15,10 @@ from medseg.runtime.files import write_text
 SCANS = "scans"
 REFERENCES = "references"
 TABLE = "cases.csv"
-COLUMNS = ("case_id", "patient_id", "image", "label", "split")
 
 # Voxels along the patient's x and y, and along z: scanners cover more or less of a patient.
 _IN_PLANE_VOX = (92, 104)
 _SLICES = (36, 44)
-
-
-@dataclass(frozen=True, slots=True)
-class PhantomCase:
-    """One row of the table: paths are relative to the folder."""
-
-    case_id: str
-    patient_id: str
-    image: str
-    label: str
-    split: str
 
 
 def write_phantoms(folder: Path, *, num_cases: int, num_test: int, seed: int) -> Path:
@@ -46,21 +34,29 @@ def write_phantoms(folder: Path, *, num_cases: int, num_test: int, seed: int) ->
         seed: of all draws.
 
     Returns:
-        The table: case_id, patient_id, image, label, split.
+        The table: columns case_id, patient_id, image.CT, label and split, as `ingest` reads them.
+
+    Raises:
+        ManifestError: no case, or none left to train on.
     """
+    if not 0 <= num_test < num_cases:
+        raise ManifestError(
+            f"phantoms: num_cases {num_cases}, num_test {num_test}; expected at least one case "
+            "that is not for testing"
+        )
     cases = []
     for number in range(num_cases):
         split = "train" if number < num_cases - num_test else "test"
-        cases.append(_write_case(folder, number=number, split=split, seed=seed))
+        cases.append({**_write_case(folder, number=number, seed=seed), "split": split})
     text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    rows.writerows([getattr(case, column) for column in COLUMNS] for case in cases)
+    table = csv.DictWriter(text, fieldnames=list(cases[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(cases)
     write_text(text.getvalue(), folder / TABLE)
     return folder / TABLE
 
 
-def _write_case(folder: Path, *, number: int, split: str, seed: int) -> PhantomCase:
+def _write_case(folder: Path, *, number: int, seed: int) -> dict[str, str]:
     rng = np.random.default_rng((seed, number))
     case_id, as_dicom = f"phantom_{number:03d}", number % 2 == 0
     phantom = make_phantom(
@@ -73,25 +69,24 @@ def _write_case(folder: Path, *, number: int, split: str, seed: int) -> PhantomC
         # Other axes a DICOM reader would put in its own order, and the reference would lie askew.
         orientation=str(rng.choice(AXIAL)) if as_dicom else None,
     )
-    case = PhantomCase(
-        case_id,
-        patient_id=f"invented-{rng.integers(10**6):06d}",
-        image=f"{SCANS}/{case_id}" if as_dicom else f"{SCANS}/{case_id}.nii.gz",
-        label=f"{REFERENCES}/{case_id}.nii.gz",
-        split=split,
-    )
-    _write_scan(phantom, folder / case.image, patient_id=case.patient_id, seed=f"{seed}-{number}")
+    row = {
+        "case_id": case_id,
+        "patient_id": f"invented-{number:03d}",
+        "image.CT": f"{SCANS}/{case_id}" if as_dicom else f"{SCANS}/{case_id}.nii.gz",
+        "label": f"{REFERENCES}/{case_id}.nii.gz",
+    }
+    scan = folder / row["image.CT"]
+    if as_dicom:
+        patient_id = row["patient_id"]
+        write_series(
+            phantom.image, scan, modality="CT", patient_id=patient_id, seed=f"{seed}-{number}"
+        )
+    else:
+        write_volume(phantom.image, scan)
     write_label_map(
         phantom.label_map,
-        folder / case.label,
+        folder / row["label"],
         geometry=phantom.image.geometry,
         labels=phantom.labels,
     )
-    return case
-
-
-def _write_scan(phantom: Phantom, path: Path, *, patient_id: str, seed: str) -> None:
-    if path.name.endswith(".nii.gz"):
-        write_volume(phantom.image, path)
-    else:
-        write_series(phantom.image, path, modality="CT", patient_id=patient_id, seed=seed)
+    return row
