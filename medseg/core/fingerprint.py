@@ -28,7 +28,11 @@ class Intensity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFingerprint:
-    """One case: its grid, and how many voxels of each class (background first) it holds."""
+    """One case: its grid, and how many voxels of each class (background first) it holds.
+
+    `shape` and `spacing_mm` are given along the voxel axes nearest to R, A and S, whatever the
+    `orientation` of the scan, so that cases compare.
+    """
 
     case_id: str
     shape: tuple[int, int, int]

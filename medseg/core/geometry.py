@@ -34,7 +34,7 @@ class Geometry:
 
     Raises:
         GeometryError: a shape that is not three positive numbers; an affine that is not finite,
-            is singular, or does not end in 0 0 0 1.
+            is singular, or does not end in 0 0 0 1; another unit.
     """
 
     shape: tuple[int, int, int]
@@ -43,7 +43,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape)
-        if len(shape) != 3 or min(shape) < 1:
+        if len(shape) != 3 or min(shape) < 1 or shape != tuple(self.shape):
             raise GeometryError(f"shape {self.shape}: expected three positive numbers of voxels")
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.array_equal(affine[3], (0, 0, 0, 1)):
@@ -56,9 +56,15 @@ class Geometry:
                 f"affine is singular: voxel edges of {_listed(lengths)} {self.unit} "
                 "that do not span space"
             )
+        if self.unit not in ("mm", "px"):
+            raise GeometryError(f"unit {self.unit!r}: expected mm or px")
         affine.flags.writeable = False
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # NumPy forgets that an array is read-only when it is pickled or copied.
+        return type(self), (self.shape, self.affine, self.unit)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -82,6 +88,12 @@ class Geometry:
         return "".join(
             _AXIS_ENDS[axis][int(sign > 0)] for axis, sign in _nearest_axes(self.direction)
         )
+
+    @property
+    def axis_order(self) -> tuple[int, int, int]:
+        """For each of the world axes R, A, S the voxel axis that runs nearest to it."""
+        nearest = [world for world, _ in _nearest_axes(self.direction)]
+        return nearest.index(0), nearest.index(1), nearest.index(2)
 
     @property
     def corners(self) -> NDArray[np.float64]:

@@ -7,7 +7,14 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 Item = TypeVar("Item")
@@ -53,6 +60,47 @@ def progress(items: Iterable[Item], label: str) -> Iterator[Item]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield from bar.track(items, total=total, description=escape(label))
+
+
+class LiveProgress:
+    """A bar with a changing text on a terminal; elsewhere a plain line every so often.
+
+    Used as a context, so that the bar is taken down whatever happens.
+    """
+
+    def __init__(self, *, plain_every_s: float = 15.0) -> None:
+        console = _console()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._plain_every_s = plain_every_s
+        self._told = time.monotonic()
+        if console.is_terminal:
+            self._bar = Progress(BarColumn(), TextColumn("{task.description}"), console=console)
+            self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> "LiveProgress":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: float, total: float | None, text: str) -> None:
+        """Show how far things are; the text takes the place of the last one."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, description=escape(text))
+        elif time.monotonic() - self._told > self._plain_every_s:
+            self._told = time.monotonic()
+            say(text)
+
+    def write(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(text)
 
 
 def _plain_progress(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:

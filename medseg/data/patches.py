@@ -1,0 +1,189 @@
+"""Which patches a training step sees: a pure function of the seed and the step.
+
+Nothing is remembered between steps, so a resumed run, or one with more loader processes, sees
+exactly the batches an undisturbed one would have seen.
+
+Axes: B patch, C channel, IJK voxel.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from medseg.core.errors import ManifestError
+from medseg.data.cache import CachedCase
+
+Triple = tuple[int, int, int]
+Value = TypeVar("Value", bound=np.generic)
+
+# A patch centred on a class voxel is shifted by up to this share of its size, so that objects do
+# not always sit in the middle.
+_JITTER = 0.25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Patches of one step.
+
+    Attributes:
+        image_BCIJK: float32.
+        label_BIJK: int64 indices.
+        annotated_BL: whether each class (background first) was annotated in the patch's case;
+            None when all of them were, in every case.
+        case_ids: where the patches come from.
+    """
+
+    image_BCIJK: torch.Tensor
+    label_BIJK: torch.Tensor
+    annotated_BL: torch.Tensor | None
+    case_ids: tuple[str, ...]
+
+    def pin_memory(self) -> "Batch":
+        """Move the tensors to page-locked memory, from which a GPU copies without waiting."""
+        annotated = None if self.annotated_BL is None else self.annotated_BL.pin_memory()
+        return Batch(
+            self.image_BCIJK.pin_memory(), self.label_BIJK.pin_memory(), annotated, self.case_ids
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchSampler:
+    """Draws the patches of a step.
+
+    Attributes:
+        cases: prepared, labelled cases; every case comes once before any comes twice.
+        classes: names of the classes, in the order of their indices 1..N.
+        patch_vox: the region that must hold the chosen voxel.
+        context_vox: what is cut out around it, at least as large (see `transforms.augment`);
+            beyond the scan it is filled with zeros and background.
+        batch_size: patches a step.
+        foreground_share: probability of a patch placed on a voxel of a class, classes equally.
+        seed: of all draws.
+    """
+
+    cases: tuple[CachedCase, ...]
+    classes: tuple[str, ...]
+    patch_vox: Triple
+    context_vox: Triple
+    batch_size: int
+    foreground_share: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise ManifestError("no labelled case to train on")
+
+    def draw(self, step: int) -> Batch:
+        """Return the batch of a step, counted from 0."""
+        rng = np.random.default_rng((self.seed, step))
+        chosen = [self._case(step * self.batch_size + n) for n in range(self.batch_size)]
+        pairs = [self._patch(case, rng) for case in chosen]
+        return Batch(
+            image_BCIJK=torch.from_numpy(np.stack([image for image, _ in pairs])),
+            label_BIJK=torch.from_numpy(np.stack([label for _, label in pairs])),
+            annotated_BL=self._annotated(chosen),
+            case_ids=tuple(case.case.case_id for case in chosen),
+        )
+
+    def _case(self, position: int) -> CachedCase:
+        """The case at a position of the endless sequence of shuffled rounds."""
+        round_, place = divmod(position, len(self.cases))
+        order = np.random.default_rng((self.seed, 1, round_)).permutation(len(self.cases))
+        return self.cases[int(order[place])]
+
+    def _patch(
+        self, case: CachedCase, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        shape = case.geometry.shape
+        start = _random_start(shape, self.patch_vox, rng)
+        # Indices past the last class are voxels to ignore: nothing to look for.
+        present = [index for index in sorted(case.points) if index <= len(self.classes)]
+        if rng.random() < self.foreground_share and present:
+            voxels = case.points[present[rng.integers(len(present))]]
+            voxel = voxels[rng.integers(len(voxels))]
+            start = _start_around(voxel, self.patch_vox, shape=shape, rng=rng)
+        margin = [(c - p) // 2 for c, p in zip(self.context_vox, self.patch_vox, strict=True)]
+        first = [s - m for s, m in zip(start, margin, strict=True)]
+        label = case.open_label()
+        if label is None:
+            raise ManifestError(f"case {case.case.case_id}: has no label map to train on")
+        image = cut(case.open_image(), first, self.context_vox)
+        return image, cut(label, first, self.context_vox).astype(np.int64)
+
+    def _annotated(self, cases: Sequence[CachedCase]) -> torch.Tensor | None:
+        if all(case.case.annotated is None for case in self.cases):
+            return None
+        rows = [
+            [True, *(c.case.annotated is None or n in c.case.annotated for n in self.classes)]
+            for c in cases
+        ]
+        return torch.tensor(rows)
+
+
+def batches(
+    sampler: PatchSampler, *, first: int, last: int, num_workers: int, pin_memory: bool
+) -> Iterator[Batch]:
+    """Yield the batches of steps `first` to `last` - 1, drawn ahead by worker processes if any."""
+    loader: DataLoader[Batch] = DataLoader(
+        _Steps(sampler, first, last),
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=False,
+    )
+    return iter(loader)
+
+
+class _Steps(Dataset[Batch]):
+    """Steps as a dataset, the way PyTorch's loader wants them."""
+
+    def __init__(self, sampler: PatchSampler, first: int, last: int) -> None:
+        self.sampler, self.first, self.last = sampler, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, position: int) -> Batch:
+        return self.sampler.draw(self.first + position)
+
+
+def cut(array: NDArray[Value], start: Sequence[int], size: Sequence[int]) -> NDArray[Value]:
+    """Copy a box out of the last three axes; what lies outside the array is zero."""
+    out = np.zeros((*array.shape[:-3], *size), dtype=array.dtype)
+    source: list[Any] = [...]
+    target: list[Any] = [...]
+    for first, length, have in zip(start, size, array.shape[-3:], strict=True):
+        low, high = max(first, 0), min(first + length, have)
+        source.append(slice(low, max(low, high)))
+        target.append(slice(low - first, max(low, high) - first))
+    out[tuple(target)] = array[tuple(source)]
+    return out
+
+
+def _random_start(shape: Triple, patch_vox: Triple, rng: np.random.Generator) -> list[int]:
+    """Place a patch anywhere inside the scan, or the scan anywhere inside a larger patch."""
+    return [
+        int(rng.integers(min(0, n - p), max(0, n - p) + 1))
+        for n, p in zip(shape, patch_vox, strict=True)
+    ]
+
+
+def _start_around(
+    voxel: NDArray[np.int32], patch_vox: Triple, *, shape: Triple, rng: np.random.Generator
+) -> list[int]:
+    """Place a patch so that it holds the voxel, near its middle, without leaving the scan."""
+    start = []
+    for centre, patch, size in zip(voxel, patch_vox, shape, strict=True):
+        reach = int(patch * _JITTER)
+        first = int(centre) - patch // 2 + int(rng.integers(-reach, reach + 1))
+        if size >= patch:
+            first = min(max(first, 0), size - patch)
+        else:
+            first = int(rng.integers(size - patch, 1))
+        start.append(first)
+    return start

@@ -1,0 +1,235 @@
+"""Scans in, label maps out: one loaded model, or several folds of it, for any number of scans."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medseg.core.errors import CheckpointError, PlanError
+from medseg.core.geometry import Geometry
+from medseg.core.labels import LabelMap, LabelSet
+from medseg.core.plan import Plan
+from medseg.core.volume import Volume
+from medseg.inference.restore import restore, restore_label_map
+from medseg.inference.window import Network, WindowSettings, predict_logits
+from medseg.models.checkpoint import Checkpoint, load_checkpoint, network_of
+from medseg.transforms.chains import PrepareChain, Prepared
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Segmentation:
+    """What a network says about one scan, on the scan's own grid.
+
+    Attributes:
+        label_map: indices (I, J, K); `labels.to_stored` turns them into what files store.
+        geometry: the scan's.
+        labels: the classes.
+        probabilities: (L, I, J, K) float32, background first; None unless asked for.
+        seconds: spent preparing, predicting, and restoring.
+    """
+
+    label_map: LabelMap
+    geometry: Geometry
+    labels: LabelSet
+    probabilities: np.ndarray | None
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictor:
+    """A loaded model.
+
+    Attributes:
+        networks: one, or the folds of an ensemble, whose probabilities are averaged; in evaluation
+            mode, on `device`. They take (B, C, I, J, K), with `spatial_dims` 2 (B, C, I, J).
+        plan: how scans are prepared.
+        labels: the classes behind the outputs.
+        device: where the networks are.
+        windows: how scans are cut.
+        channel_dropout: the networks were trained with channels missing.
+    """
+
+    networks: tuple[Network, ...]
+    plan: Plan
+    labels: LabelSet
+    device: torch.device
+    windows: WindowSettings
+    channel_dropout: bool = False
+
+    @classmethod
+    def load(
+        cls,
+        paths: Path | Sequence[Path],
+        *,
+        device: torch.device,
+        overlap: float = 0.5,
+        mirror: bool = False,
+        batch_size: int | None = None,
+    ) -> "Predictor":
+        """Load one checkpoint, or several folds as an ensemble.
+
+        Args:
+            paths: `model.pt` files.
+            device: to predict on.
+            overlap: share of a window that the next one repeats.
+            mirror: average over mirror images, along the axes that training mirrored.
+            batch_size: windows at a time; None: as many as training took patches.
+
+        Raises:
+            CheckpointError: a file that cannot be trusted, or folds that do not belong together.
+        """
+        chosen = [paths] if isinstance(paths, Path) else list(paths)
+        checkpoints = [load_checkpoint(path) for path in chosen]
+        _require_alike(checkpoints, chosen)
+        first = checkpoints[0]
+        return cls.of(
+            [network_of(one).to(device) for one in checkpoints],
+            plan=first.plan,
+            labels=first.labels,
+            device=device,
+            channel_dropout=bool(first.trained_with.get("channel_dropout")),
+            windows=windows_of(
+                first.plan, first.labels, overlap=overlap, mirror=mirror, batch_size=batch_size
+            ),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        networks: Sequence[torch.nn.Module],
+        *,
+        plan: Plan,
+        labels: LabelSet,
+        device: torch.device,
+        windows: WindowSettings,
+        channel_dropout: bool = False,
+    ) -> "Predictor":
+        """Make a predictor of networks already in memory, such as one that is being trained."""
+        return cls(
+            networks=tuple(_as_volume_network(net, plan.spatial_dims) for net in networks),
+            plan=plan,
+            labels=labels,
+            device=device,
+            windows=windows,
+            channel_dropout=channel_dropout,
+        )
+
+    def segment(self, scan: Volume, *, probabilities: bool = False) -> Segmentation:
+        """Segment one scan.
+
+        Args:
+            scan: with the plan's channels, on its own grid.
+            probabilities: return them as well (memory: L x the scan, float32).
+
+        Raises:
+            PlanError: the scan has other channels than the plan.
+        """
+        start = time.monotonic()
+        prepared = PrepareChain(self.plan)(scan)
+        done = self.segment_prepared(prepared, onto=scan.geometry, probabilities=probabilities)
+        prepared_s = time.monotonic() - start - sum(done.seconds.values())
+        return Segmentation(
+            label_map=done.label_map,
+            geometry=done.geometry,
+            labels=done.labels,
+            probabilities=done.probabilities,
+            seconds={"prepare_s": prepared_s, **done.seconds},
+        )
+
+    def segment_prepared(
+        self, prepared: Prepared, *, onto: Geometry, probabilities: bool = False
+    ) -> Segmentation:
+        """Segment a scan that a chain of this plan has prepared; `onto` is the scan's own grid."""
+        start = time.monotonic()
+        scores_LIJK = self.scores(prepared.image_CIJK)
+        predicted = time.monotonic()
+        held = None
+        if probabilities:
+            on_scan = restore(scores_LIJK, prepared.geometry, onto=onto)
+            held = on_scan.float().cpu().numpy()
+            label_map = held.argmax(axis=0).astype(np.uint8 if len(held) <= 256 else np.uint16)
+        else:
+            label_map = restore_label_map(scores_LIJK, prepared.geometry, onto=onto)
+        return Segmentation(
+            label_map=label_map,
+            geometry=onto,
+            labels=self.labels,
+            probabilities=held,
+            seconds={
+                "predict_s": predicted - start,
+                "restore_s": time.monotonic() - predicted,
+            },
+        )
+
+    def scores(self, image_CIJK: torch.Tensor) -> torch.Tensor:
+        """Return the mean probabilities (L, I, J, K) of all networks on the prepared grid."""
+        if image_CIJK.shape[0] != len(self.plan.channels):
+            raise PlanError(
+                f"the prepared scan has {image_CIJK.shape[0]} channels, the plan wants "
+                f"{self.plan.channels}"
+            )
+        total: torch.Tensor | None = None
+        for network in self.networks:
+            logits_LIJK = predict_logits(
+                image_CIJK, network, settings=self.windows, device=self.device
+            )
+            probabilities = logits_LIJK.softmax(dim=0)
+            total = probabilities if total is None else total.add_(probabilities)
+        if total is None:
+            raise CheckpointError("a predictor needs at least one network")
+        return total / len(self.networks)
+
+
+def windows_of(
+    plan: Plan,
+    labels: LabelSet,
+    *,
+    overlap: float = 0.5,
+    mirror: bool = False,
+    batch_size: int | None = None,
+) -> WindowSettings:
+    """Return the windows that suit a plan."""
+    sided = any(label.partner for label in labels.labels)
+    return WindowSettings(
+        patch_vox=plan.patch_vox,
+        overlap=overlap,
+        batch_size=batch_size or plan.training.batch_size,
+        mirror_axes=plan.training.mirror_axes if mirror else (),
+        mirror_order=labels.mirror_order if sided else None,
+    )
+
+
+def _as_volume_network(network: torch.nn.Module, spatial_dims: int) -> Network:
+    """Let a 2D network take patches of one slice, (B, C, I, J, 1)."""
+    if spatial_dims == 3:
+        return network
+
+    def flat(image_BCIJK: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = network(image_BCIJK[..., 0])
+        return logits[..., None]
+
+    return flat
+
+
+def _require_alike(checkpoints: Sequence[Checkpoint], paths: Sequence[Path]) -> None:
+    """Refuse an ensemble whose members see scans differently or name other classes."""
+    if not checkpoints:
+        raise CheckpointError("checkpoint: expected at least one, found none")
+    first = checkpoints[0]
+    for other, path in zip(checkpoints[1:], paths[1:], strict=True):
+        same = (
+            other.labels == first.labels
+            and other.plan.channels == first.plan.channels
+            and other.plan.spacing_mm == first.plan.spacing_mm
+            and other.plan.orientation == first.plan.orientation
+            and other.plan.intensity == first.plan.intensity
+            and other.plan.patch_vox == first.plan.patch_vox
+        )
+        if not same:
+            raise CheckpointError(
+                f"{path}: was trained with another plan or other classes than {paths[0]}",
+                hint="ensemble only folds of one plan",
+            )

@@ -1,0 +1,61 @@
+"""What a user chooses about one training; what follows from the data stands in the plan."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from medseg.core.errors import ConfigError
+from medseg.training.schedule import Budget, Schedule
+from medseg.training.session import Cadence
+from medseg.transforms.augment import IntensityAugment, SpatialAugment
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """One training, but for its data.
+
+    Attributes:
+        fold: validation fold, or `all` to train on everything.
+        model, loss: registry name and settings of each.
+        make_optimizer: of the network's parameters.
+        schedule, budget: see `training.schedule`.
+        spatial, intensity: see `transforms.augment`; mirror axes and spacing come from the plan.
+        channel_dropout: share of patches that lose a channel.
+        context: how much more than a patch is cut out, per axis, for rotation to use.
+        clip_norm: largest norm of the gradient.
+        bf16: train in bfloat16 where PyTorch deems it safe.
+        num_workers: processes that draw patches; 0 draws them in the loop.
+        seed: of everything drawn.
+        cadence: see `training.session`.
+        validation_cases: cases validated on before the end; at the end it is all of them.
+    """
+
+    fold: int | Literal["all"]
+    model: tuple[str, Mapping[str, Any]]
+    loss: tuple[str, Mapping[str, Any]]
+    make_optimizer: MakeOptimizer
+    schedule: Schedule
+    budget: Budget
+    spatial: SpatialAugment = field(default_factory=SpatialAugment)
+    intensity: IntensityAugment = field(default_factory=IntensityAugment)
+    channel_dropout: float = 0.0
+    context: float = 1.2
+    clip_norm: float = 12.0
+    bf16: bool = False
+    num_workers: int = 0
+    seed: int = 0
+    cadence: Cadence = field(default_factory=Cadence)
+    validation_cases: int = 12
+
+    def __post_init__(self) -> None:
+        if self.context < 1:
+            raise ConfigError(f"training.context={self.context}: expected at least 1")
+        if not 0 <= self.channel_dropout < 1:
+            raise ConfigError(
+                f"augment.channel_dropout={self.channel_dropout}: expected at least 0, below 1"
+            )

@@ -1,0 +1,117 @@
+"""The parts of a training, made to fit each other from manifest, plan and choices."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from medseg.core.plan import Triple
+from medseg.data.cache import CachedCase
+from medseg.data.patches import PatchSampler
+from medseg.losses.deep_supervision import DeepSupervision
+from medseg.losses.registry import build_loss
+from medseg.models.checkpoint import Checkpoint
+from medseg.models.registry import build_model
+from medseg.runtime.provenance import versions
+from medseg.training.job import Job
+from medseg.training.loop import Recipe
+from medseg.training.state import TrainingState
+from medseg.transforms.augment import Augment, SpatialAugment
+
+
+def network_for(job: Job) -> nn.Module:
+    """Build the network: the plan's channels in, the classes and background out."""
+    name, settings = job.choices.model
+    return build_model(
+        name,
+        plan=job.plan,
+        num_inputs=len(job.plan.channels),
+        num_outputs=job.manifest.labels.num_outputs,
+        settings=settings,
+    )
+
+
+def recipe_for(job: Job) -> Recipe:
+    """Build what a training step is made of."""
+    choices, plan, labels = job.choices, job.plan, job.manifest.labels
+    name, settings = choices.loss
+    loss = build_loss(
+        name,
+        num_outputs=labels.num_outputs,
+        ignore_index=labels.ignore_index,
+        settings=settings,
+    )
+    sided = any(label.partner for label in labels.labels)
+    known_mm = [s for s in plan.spacing_mm if s is not None]
+    chosen = choices.spatial
+    spatial = SpatialAugment(
+        spacing=_triple([s or (max(known_mm) if known_mm else 1.0) for s in plan.spacing_mm]),
+        probability=chosen.probability,
+        rotate_deg=chosen.rotate_deg,
+        scale=chosen.scale,
+        mirror_axes=plan.training.mirror_axes,
+        mirror_order=labels.mirror_order if sided else None,
+    )
+    return Recipe(
+        augment=Augment(
+            patch_vox=plan.patch_vox,
+            spatial=spatial,
+            intensity=choices.intensity,
+            channel_dropout=choices.channel_dropout,
+        ),
+        loss=DeepSupervision(loss),
+        schedule=choices.schedule,
+        budget=choices.budget,
+        clip_norm=choices.clip_norm,
+        bf16=choices.bf16,
+        flat=plan.spatial_dims == 2,
+        seed=choices.seed,
+    )
+
+
+def sampler_for(job: Job, cases: Sequence[CachedCase]) -> PatchSampler:
+    """Build what draws the patches; with nothing to warp, no more than a patch is cut out."""
+    choices, plan = job.choices, job.plan
+    context = choices.context if choices.spatial.probability else 1.0
+    return PatchSampler(
+        cases=tuple(cases),
+        classes=job.manifest.labels.names,
+        patch_vox=plan.patch_vox,
+        context_vox=_context(plan.patch_vox, context),
+        batch_size=plan.training.batch_size,
+        foreground_share=plan.training.foreground_share,
+        seed=choices.seed,
+    )
+
+
+def checkpoint_of(job: Job, state: TrainingState, *, scores: Mapping[str, float]) -> Checkpoint:
+    """Pack the averaged weights with all that prediction needs to know."""
+    choices = job.choices
+    name, settings = choices.model
+    return Checkpoint(
+        weights=state.average.weights,
+        plan=job.plan,
+        labels=job.manifest.labels,
+        fingerprint=job.fingerprint,
+        model=name,
+        settings=settings,
+        scores=scores,
+        versions=versions(),
+        trained_with={
+            "channel_dropout": choices.channel_dropout,
+            "fold": choices.fold,
+            "num_steps": state.step,
+            "seed": choices.seed,
+        },
+    )
+
+
+def _context(patch_vox: Triple, factor: float) -> Triple:
+    """Enlarge a patch along the axes that have any extent, evenly on both sides."""
+    i, j, k = (n if n == 1 else n + 2 * math.ceil(n * (factor - 1) / 2) for n in patch_vox)
+    return i, j, k
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    i, j, k = values
+    return i, j, k

@@ -1,0 +1,160 @@
+"""One training, from manifest and plan to `model.pt`."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from medseg.core.errors import CheckpointError
+from medseg.data.patches import Batch, batches
+from medseg.data.splits import split_cases
+from medseg.inference.predictor import Predictor, windows_of
+from medseg.models.tensor_file import load_tensors
+from medseg.runtime.interrupt import Interruption
+from medseg.training.job import Job
+from medseg.training.loop import fit
+from medseg.training.parts import checkpoint_of, network_for, recipe_for, sampler_for
+from medseg.training.preparation import Preparation, Validation
+from medseg.training.progress import ProgressLine
+from medseg.training.session import MetricLog, Session
+from medseg.training.state import TrainingState, WeightAverage
+
+# More steps than any training makes; the loader is asked for batches until the budget is spent.
+_ENDLESS = 2**40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """Where a training runs, and who watches.
+
+    Attributes:
+        folder: of the run: `model.pt`, `state.pt`.
+        cache: of prepared cases.
+        device: to train on.
+        metrics: takes the curves.
+        progress: tells the user.
+        interruption: asked between steps whether to stop.
+    """
+
+    folder: Path
+    cache: Path
+    device: torch.device
+    metrics: MetricLog
+    progress: ProgressLine
+    interruption: Interruption
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a training came to.
+
+    Attributes:
+        scores: mean Dice per class, and `mean`, over the validation fold; empty without one.
+        history: of all validations.
+        num_steps, seconds: steps done, and the time they took.
+        finished: False when a signal stopped it before its budget was spent.
+    """
+
+    scores: Mapping[str, float]
+    history: list[dict[str, float]]
+    num_steps: int
+    seconds: float
+    finished: bool
+
+
+def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
+    """Train one network on one fold.
+
+    Args:
+        job: what to train.
+        workplace: where, and who watches.
+        resume: go on from the folder's `state.pt`.
+
+    Raises:
+        MedsegError: data that cannot be read, settings that do not fit, a loss that diverges.
+    """
+    choices, device = job.choices, workplace.device
+    torch.manual_seed(choices.seed)
+    split = split_cases(job.manifest, choices.fold)
+    zero_missing = choices.channel_dropout > 0
+    prepare = Preparation(job.manifest, job.plan, workplace.cache, zero_missing=zero_missing)
+    training = prepare(split.training)
+    validation = Validation(job.manifest, prepare(split.validation), choices.validation_cases)
+    state = _begin(job, device=device)
+    if resume:
+        state.load(_saved_state(workplace.folder))
+    sampler = sampler_for(job, training)
+
+    def source(first: int) -> Iterator[Batch]:
+        return batches(
+            sampler,
+            first=first,
+            last=_ENDLESS,
+            num_workers=choices.num_workers,
+            pin_memory=device.type == "cuda",
+        )
+
+    session = Session(
+        state=state,
+        folder=workplace.folder,
+        cadence=choices.cadence,
+        metrics=workplace.metrics,
+        progress=replace(
+            workplace.progress,
+            steps_an_epoch=max(1, len(training) // job.plan.training.batch_size),
+        ),
+        validate=lambda *, whole: validation(_predictor(job, state, device), whole=whole),
+        pack=lambda scores: checkpoint_of(job, state, scores=scores),
+    )
+    fit(
+        state,
+        source,
+        recipe=recipe_for(job),
+        device=device,
+        interruption=workplace.interruption,
+        after_step=session.after_step,
+    )
+    scores = session.finish() if state.finished else session.interrupt()
+    return Trained(
+        scores=scores,
+        history=state.history,
+        num_steps=state.step,
+        seconds=state.seconds,
+        finished=state.finished,
+    )
+
+
+def _begin(job: Job, *, device: torch.device) -> TrainingState:
+    network = network_for(job).to(device)
+    budget = job.choices.budget
+    return TrainingState(
+        network=network,
+        optimizer=job.choices.make_optimizer(network.parameters()),
+        average=WeightAverage(network),
+        num_steps=None if budget.max_time_s is not None else budget.num_steps,
+    )
+
+
+def _saved_state(folder: Path) -> Mapping[str, object]:
+    path = folder / "state.pt"
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder}: holds no state.pt to resume from",
+            hint="give output= the folder of the run to go on with",
+        )
+    return load_tensors(path)
+
+
+def _predictor(job: Job, state: TrainingState, device: torch.device) -> Predictor:
+    """Return a predictor of the averaged weights, apart from the network that is training."""
+    averaged = copy.deepcopy(state.network)
+    averaged.load_state_dict(state.average.weights)
+    return Predictor.of(
+        [averaged.eval()],
+        plan=job.plan,
+        labels=job.manifest.labels,
+        device=device,
+        windows=windows_of(job.plan, job.manifest.labels),
+    )

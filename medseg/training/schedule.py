@@ -1,0 +1,126 @@
+"""Learning rates over the steps of a training, and budgets of time turned into steps."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from medseg.core.errors import ConfigError
+
+# Factor on the optimizer's learning rate at a step, given how many steps there will be.
+Schedule = Callable[[int, int | None], float]
+
+_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cosine:
+    """Rise linearly over the first steps, then fall along half a cosine to `floor`.
+
+    Loshchilov and Hutter, SGDR (ICLR 2017), without restarts. While the number of steps is not
+    known yet, the rate stays up.
+    """
+
+    warmup_steps: int = 20
+    floor: float = 0.0
+
+    def __call__(self, step: int, num_steps: int | None) -> float:
+        """Return the factor at a step, counted from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if num_steps is None:
+            return 1.0
+        share = _progress(step, self.warmup_steps, num_steps)
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * share)) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polynomial:
+    """Rise linearly over the first steps, then fall as (1 - progress) ** power (nnU-Net)."""
+
+    warmup_steps: int = 0
+    power: float = 0.9
+
+    def __call__(self, step: int, num_steps: int | None) -> float:
+        """Return the factor at a step, counted from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if num_steps is None:
+            return 1.0
+        return float((1 - _progress(step, self.warmup_steps, num_steps)) ** self.power)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """Keep the learning rate."""
+
+    def __call__(self, _step: int, _num_steps: int | None) -> float:
+        """Return 1."""
+        return 1.0
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "cosine": Cosine,
+    "polynomial": Polynomial,
+    "constant": Constant,
+}
+
+
+def seconds_of(duration: float | str) -> float:
+    """Read a duration such as `90`, `"150s"`, `"10m"`, `"1h30m"` as seconds.
+
+    Raises:
+        ConfigError: anything else, or nothing above zero.
+    """
+    text = str(duration).strip().lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text)
+    rest = re.sub(r"(\d+(?:\.\d+)?)\s*[smhd]?", "", text).strip()
+    seconds = sum(float(number) * _UNIT_S[unit or "s"] for number, unit in parts)
+    if rest or not seconds > 0:
+        raise ConfigError(f"duration {duration!r}: expected such as 90, 150s, 10m or 1h30m")
+    return seconds
+
+
+def _progress(step: int, first: int, num_steps: int) -> float:
+    return min(1.0, (step - first) / max(1, num_steps - first))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long a training lasts: a number of steps, or a time that becomes one.
+
+    A schedule that followed the clock could never be resumed exactly. So a time is turned into
+    steps once, from the pace of the first steps, and kept.
+
+    Attributes:
+        num_steps: None while it depends on the pace.
+        max_time_s: seconds of training steps (validation not counted); None: `num_steps` holds.
+        calibration_share: share of the time after which the pace is taken.
+        least_steps: and how many steps must have been seen by then.
+    """
+
+    num_steps: int | None
+    max_time_s: float | None
+    calibration_share: float = 0.1
+    least_steps: int = 20
+
+    def __post_init__(self) -> None:
+        if self.num_steps is None and self.max_time_s is None:
+            raise ConfigError("training: expected max_steps or max_time, found neither")
+
+    def decide(self, step: int, seconds: float, *, pace_s: float) -> int | None:
+        """Return the number of steps once it can be told, None before.
+
+        Args:
+            step: steps done.
+            seconds: they took.
+            pace_s: seconds a step takes, the first slow ones left out.
+        """
+        if self.max_time_s is None:
+            return self.num_steps
+        due = seconds >= self.calibration_share * self.max_time_s and step >= self.least_steps
+        if not due and seconds < self.max_time_s:
+            return None
+        left_s = max(0.0, self.max_time_s - seconds)
+        steps = step + int(left_s / max(pace_s, 1e-9))
+        return min(steps, self.num_steps) if self.num_steps else steps

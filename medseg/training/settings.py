@@ -1,0 +1,107 @@
+"""Composed settings, as plain values, read as the choices of a training."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from medseg.config import build
+from medseg.core.errors import ConfigError
+from medseg.core.plan import Plan
+from medseg.runtime.hardware import num_cores
+from medseg.training.choices import Choices, MakeOptimizer
+from medseg.training.schedule import SCHEDULES, Budget, Schedule, seconds_of
+from medseg.training.session import Cadence
+from medseg.transforms.augment import IntensityAugment, SpatialAugment
+
+_MOST_WORKERS = 8
+
+
+def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> Choices:
+    """Read the choices of a training from composed settings.
+
+    Raises:
+        ConfigError: a value that is not what its key expects.
+    """
+    training, augment = chosen["training"], chosen["augment"]
+    max_time, max_steps = training["max_time"], training["max_steps"]
+    budget = Budget(
+        num_steps=max_steps or (None if max_time else plan.training.num_steps),
+        max_time_s=seconds_of(max_time) if max_time else None,
+    )
+    workers = training["num_workers"]
+    if workers is None:
+        workers = 0 if device.type == "cpu" else min(_MOST_WORKERS, num_cores() - 1)
+    return Choices(
+        fold=_fold(chosen["fold"]),
+        model=_named(chosen["model"]),
+        loss=_named(chosen["loss"]),
+        make_optimizer=_optimizer(chosen["optimizer"]),
+        schedule=_schedule(chosen["schedule"]),
+        budget=budget,
+        spatial=_augment(SpatialAugment, augment["spatial"]),
+        intensity=_augment(IntensityAugment, augment["intensity"]),
+        channel_dropout=augment["channel_dropout"],
+        context=training["context"],
+        clip_norm=training["clip_norm"],
+        bf16=_wants_bf16(training["precision"], device),
+        num_workers=workers,
+        seed=training["seed"],
+        cadence=Cadence(
+            checkpoint_every_s=training["checkpoint_every_s"],
+            num_validations=training["num_validations"],
+            log_every_steps=training["log_every_steps"],
+        ),
+        validation_cases=training["validation_cases"],
+    )
+
+
+def _fold(value: Any) -> int | Literal["all"]:
+    if value == "all":
+        return "all"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ConfigError(f"fold={value}: expected a number from 0, or all")
+
+
+def _named(node: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Split a group's node into the name of the part and its settings."""
+    return str(node["name"]), {key: value for key, value in node.items() if key != "name"}
+
+
+def _schedule(node: Mapping[str, Any]) -> Schedule:
+    name, given = _named(node)
+    if name not in SCHEDULES:
+        raise ConfigError(f"schedule={name}: expected one of {', '.join(SCHEDULES)}")
+    try:
+        return SCHEDULES[name](**given)
+    except TypeError as fault:
+        raise ConfigError(f"schedule={name}: {fault}") from fault
+
+
+def _optimizer(node: Mapping[str, Any]) -> MakeOptimizer:
+    def make(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        optimizer = build(node, params=parameters)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ConfigError(f"optimizer={node.get('_target_')}: is not a PyTorch optimizer")
+        return optimizer
+
+    return make
+
+
+def _augment(kind: Any, node: Mapping[str, Any]) -> Any:
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in node.items()}
+    try:
+        return kind(**given)
+    except TypeError as fault:
+        raise ConfigError(f"augment: {fault}") from fault
+
+
+def _wants_bf16(precision: str, device: torch.device) -> bool:
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ConfigError(f"training.precision={precision}: expected auto, fp32 or bf16")
+    if precision == "auto":
+        # On CPUs bf16 is emulated or slower still; only GPUs gain from it.
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bf16"
