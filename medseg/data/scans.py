@@ -17,6 +17,8 @@ from medseg.io.formats import read_label_map, read_volume
 
 # How many values a colour image holds a voxel: red, green, blue.
 _NUM_COLOURS = 3
+# What a binary mask file holds: 1 or 255, it is all the same.
+_INSIDE = label_set({"inside": ">0"})
 
 
 def read_scan(
@@ -40,68 +42,85 @@ def read_scan(
         ManifestError: SCN-001: a channel is missing. MAN-003, MAN-007: a path leads nowhere.
         MedsegError: what the readers refuse.
     """
-    order = {channel.name: channel for channel in manifest.channels}
-    reference = _read_channel(manifest, case, order[manifest.reference_channel])
-    planes: list[Array] = []
+    files = _files_of(manifest, case)
+    reference_name = manifest.reference_channel
+    # The reference channel is read first: its grid is what the others are laid on.
+    order = sorted(files, key=lambda file: reference_name not in [c.name for c in files[file]])
+    reference = _read_file(manifest, case, files[order[0]])
+    planes = dict(zip(reference.channels, reference.voxels, strict=True))
     findings = list(reference.findings)
+    for file in order[1:]:
+        volume = _read_file(manifest, case, files[file])
+        findings += volume.findings
+        laid = _onto(volume, reference.geometry, case, findings)
+        planes |= dict(zip(volume.channels, laid, strict=True))
     for channel in manifest.channels:
-        if channel.name == manifest.reference_channel:
-            planes.extend(reference.voxels)
-        elif channel.name in case.images:
-            volume = _read_channel(manifest, case, channel)
-            findings += volume.findings
-            planes.extend(_onto(volume, reference.geometry, case, channel, findings))
-        else:
+        if channel.name not in case.images:
             findings.append(_filled(case, channel, missing))
-            planes.extend([np.zeros(reference.geometry.shape, np.float32)] * len(channel.planes))
+            zero = np.zeros(reference.geometry.shape, np.float32)
+            planes |= dict.fromkeys(channel.planes, zero)
     return Volume(
-        np.stack(planes),
+        np.stack([planes[name] for name in manifest.planes]),
         reference.geometry,
         manifest.planes,
         tuple(findings),
     )
 
 
-def _read_channel(manifest: Manifest, case: Case, channel: Channel) -> Volume:
-    """Read one image, float32, with as many planes as its modality has."""
-    path = manifest.path_of(case.images[channel.name])
+def _files_of(manifest: Manifest, case: Case) -> dict[tuple[str, str], list[Channel]]:
+    """Return which channels each file (or series of a folder) of a case holds, in order."""
+    files: dict[tuple[str, str], list[Channel]] = {}
+    for channel in manifest.channels:
+        if channel.name in case.images:
+            series_uid = case.series_uids.get(channel.name, "")
+            files.setdefault((case.images[channel.name], series_uid), []).append(channel)
+    return files
+
+
+def _read_file(manifest: Manifest, case: Case, channels: list[Channel]) -> Volume:
+    """Read one file, float32; several channels that name the same file are its planes in order."""
+    first = channels[0]
+    path = manifest.path_of(case.images[first.name])
     volume = read_volume(
-        path, series_uid=case.series_uids.get(channel.name), spacing_mm=case.spacing_mm
+        path,
+        series_uid=case.series_uids.get(first.name),
+        spacing_mm=case.spacing_mm,
+        channels_axis=len(channels) > 1,
     )
-    found, wanted = volume.voxels.shape[0], len(channel.planes)
+    names = tuple(plane for channel in channels for plane in channel.planes)
+    found = volume.voxels.shape[0]
     voxels, findings = volume.voxels.astype(np.float32, copy=False), volume.findings
-    if found == 1 and wanted == _NUM_COLOURS:
+    if found == 1 and len(channels) == 1 and len(names) == _NUM_COLOURS:
         voxels = np.repeat(voxels, _NUM_COLOURS, axis=0)
         findings += (_note("SCN-003", case, f"{path.name}: gray, repeated in three colours"),)
-    elif found == _NUM_COLOURS and wanted == 1 and (voxels == voxels[:1]).all():
+    elif found == _NUM_COLOURS and len(names) == 1 and (voxels == voxels[:1]).all():
         voxels = voxels[:1]
         findings += (_note("SCN-004", case, f"{path.name}: three equal colours, read as gray"),)
-    elif found != wanted:
+    elif found != len(names):
         raise ManifestError(
-            f"case {case.case_id!r}, channel {channel.name!r}: {path} holds {found} values a "
-            f"voxel; modality {channel.modality!r} has {wanted}",
+            f"case {case.case_id!r}: {path} holds {found} values a voxel; its channels {names} "
+            f"ask for {len(names)}",
             code="SCN-002",
-            hint="colour images are of modality RGB; list the others as channels of their own",
+            hint="colour images are of modality RGB; several channels may name the same file",
         )
-    return Volume(voxels, volume.geometry, channel.planes, findings)
+    return Volume(voxels, volume.geometry, names, findings)
 
 
-def _onto(
-    volume: Volume, target: Geometry, case: Case, channel: Channel, findings: list[Finding]
-) -> list[Array]:
-    """Return the planes of a channel on the reference grid, noting any resampling."""
+def _onto(volume: Volume, target: Geometry, case: Case, findings: list[Finding]) -> list[Array]:
+    """Return the planes of a file on the reference grid, noting any resampling."""
     if volume.geometry.unit == target.unit and volume.geometry.matches(target):
         return list(volume.voxels)
+    about = ", ".join(volume.channels)
     try:
         planes = [resample_onto(plane, volume.geometry, target=target) for plane in volume.voxels]
     except GeometryError as fault:
         raise GeometryError(
-            f"case {case.case_id!r}, channel {channel.name!r}: {fault.message}",
+            f"case {case.case_id!r}, channel {about}: {fault.message}",
             code=fault.code,
             hint=fault.hint,
         ) from fault
     shapes = f"from {volume.geometry.shape} to {target.shape} voxels"
-    findings.append(_note("SCN-005", case, f"{channel.name}: resampled {shapes}"))
+    findings.append(_note("SCN-005", case, f"{about}: resampled {shapes}"))
     return planes
 
 
@@ -150,6 +169,28 @@ def read_reference(manifest: Manifest, case: Case, geometry: Geometry) -> Volume
     return Volume(label_map[np.newaxis], geometry, ("label",), tuple(reader.findings))
 
 
+def classes_in(manifest: Manifest, case: Case) -> tuple[str, ...]:
+    """Return the classes that any rater of a case marked, in the order of the label set.
+
+    Only the label files are read; whether they lie on the scan is `read_reference`'s question.
+
+    Raises:
+        ManifestError: MAN-003, MAN-007: a path leads nowhere.
+        MedsegError: what the readers refuse.
+    """
+    found: set[str] = set()
+    for annotation in case.labels:
+        if isinstance(annotation, str):
+            voxels = read_label_map(manifest.path_of(annotation), manifest.labels).voxels
+            held = np.unique(voxels)
+            found.update(n for i, n in enumerate(manifest.labels.names, start=1) if i in held)
+            continue
+        for name, relative in annotation.items():
+            if read_label_map(manifest.path_of(relative), _INSIDE).voxels.any():
+                found.add(name)
+    return tuple(name for name in manifest.labels.names if name in found)
+
+
 class _ReferenceReader:
     """Reads the label files of one case and keeps what was noticed on the way."""
 
@@ -161,9 +202,8 @@ class _ReferenceReader:
         """Read one rater's annotation as indices (I, J, K)."""
         if isinstance(annotation, str):
             return self._read_file(annotation, self.manifest.labels)
-        inside = label_set({"inside": ">0"})
         masks = {
-            index: self._read_file(annotation[name], inside)
+            index: self._read_file(annotation[name], _INSIDE)
             for index, name in enumerate(self.manifest.labels.names, start=1)
             if name in annotation
         }

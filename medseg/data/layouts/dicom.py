@@ -1,0 +1,124 @@
+"""A folder tree of DICOM: one case a volume, under ids that name nobody."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+from medseg.data.case import Annotation, Channel
+from medseg.data.layouts.found import Draft, Found, Request, Skipped
+from medseg.data.layouts.pairs import annotations
+from medseg.data.layouts.patterns import list_files
+from medseg.io.dicom.reader import find_series, is_dicom
+from medseg.io.dicom.series import Series
+from medseg.privacy import keyed_id, project_key
+from medseg.runtime.home import home
+
+
+def is_dicom_tree(source: Path) -> bool:
+    """Tell whether there is DICOM anywhere below a folder."""
+    return source.is_dir() and is_dicom(source)
+
+
+def read_dicom_tree(request: Request) -> Found:
+    """Find the volumes below a folder; headers are read, pixels are not.
+
+    Case and patient ids are keyed hashes of what the headers say (`medseg.privacy`); which is
+    which is kept apart from the manifest. A label pattern's `{case}` is the name of the folder (or
+    file) that the series lies in.
+
+    Raises:
+        ReadError: no DICOM there, or an archive that cannot be read.
+        ManifestError: a label pattern that fits nothing.
+    """
+    key = project_key(home())
+    # Where one slice is a scan, as in radiography, a lone slice is a case too.
+    verdicts = ("volume", "slice") if request.spatial_dims == 2 else ("volume",)
+    volumes: list[Series] = []
+    skipped: list[Skipped] = []
+    for series in find_series(request.source):
+        if series.verdict not in verdicts:
+            reason = series.reason or f"a single {series.verdict}"
+            skipped.append(_left_out(series, reason))
+        elif request.modalities and series.modality not in request.modalities.values():
+            skipped.append(_left_out(series, f"modality {series.modality} was not asked for"))
+        else:
+            volumes.append(series)
+    shared = _shared_folders(volumes, request.source)
+    labels = [
+        annotations(pattern, list_files(request.source), rater, classes=tuple(request.labels))
+        for rater, pattern in request.raters.items()
+    ]
+    drafts, originals = [], {}
+    for series in volumes:
+        place = _place(series, request.source)
+        case_id = keyed_id("case", series.patient_id, series.uid, series.part, key=key)
+        patient_id = keyed_id("patient", series.patient_id, key=key) if series.patient_id else ""
+        originals[case_id] = f"{series.uid} {series.part}".strip()
+        if patient_id:
+            originals[patient_id] = series.patient_id
+        drafts.append(
+            Draft(
+                case_id=case_id,
+                patient_id=patient_id,
+                images={_channel_name(series, request): place},
+                series_uids=_selected(series, request, is_shared=place in shared),
+                labels=_labels(place, labels),
+            )
+        )
+    return Found(
+        root=request.source,
+        name=request.source.resolve().name,
+        channels=_channels(volumes, request),
+        drafts=tuple(drafts),
+        skipped=tuple(skipped),
+        originals=originals,
+    )
+
+
+def _channel_name(series: Series, request: Request) -> str:
+    return next(
+        (name for name, modality in request.modalities.items() if modality == series.modality),
+        series.modality,
+    )
+
+
+def _channels(volumes: list[Series], request: Request) -> tuple[Channel, ...]:
+    named = {_channel_name(series, request): series.modality for series in volumes}
+    return tuple(Channel(name=name, modality=named[name]) for name in sorted(named))
+
+
+def _place(series: Series, root: Path) -> str:
+    """Return the folder, file or archive that a series lies in, relative to the root."""
+    paths = sorted({frame.file.path for frame in series.frames})
+    if len(paths) == 1:
+        return paths[0].relative_to(root).as_posix()
+    common = Path(os.path.commonpath(paths)).relative_to(root)
+    return common.as_posix()
+
+
+def _shared_folders(volumes: list[Series], root: Path) -> set[str]:
+    """Return the places in which a reader would find more than one volume."""
+    places = [PurePosixPath(_place(series, root)) for series in volumes]
+    return {
+        place.as_posix()
+        for number, place in enumerate(places)
+        if any(
+            other == place or place in other.parents
+            for position, other in enumerate(places)
+            if position != number
+        )
+    }
+
+
+def _selected(series: Series, request: Request, *, is_shared: bool) -> dict[str, str]:
+    if not is_shared and not series.part:
+        return {}
+    return {_channel_name(series, request): f"{series.uid}:{series.part}".rstrip(":")}
+
+
+def _labels(place: str, raters: list[dict[str, Annotation]]) -> tuple[Annotation, ...]:
+    folder = PurePosixPath(place).name
+    return tuple(own[folder] for own in raters if folder in own)
+
+
+def _left_out(series: Series, reason: str) -> Skipped:
+    return Skipped(subject=f"series {series.selector}", reason=reason)
