@@ -38,6 +38,9 @@ class Checkpoint:
         trained_with: what prediction must know of the training, such as the share of
             `channel_dropout`, without which a missing channel is refused.
         findings: what was noticed while loading; not written.
+
+    Raises:
+        CheckpointError: CKP-005 weights that are not named tensors, or a model that is no name.
     """
 
     weights: Mapping[str, torch.Tensor]
@@ -50,6 +53,17 @@ class Checkpoint:
     versions: Mapping[str, str]
     trained_with: Mapping[str, Any]
     findings: tuple[Finding, ...] = ()
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.weights, Mapping) and all(
+            isinstance(weight, torch.Tensor) for weight in self.weights.values()
+        )
+        if not named or not isinstance(self.model, str):
+            raise CheckpointError(
+                f"checkpoint: weights {type(self.weights).__name__}, model {self.model!r}; "
+                "expected named tensors and the name of a family",
+                code="CKP-005",
+            )
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
