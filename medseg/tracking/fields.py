@@ -15,7 +15,9 @@ MAX_PARAM = 6000
 MAX_TAG = 8000
 # A colon is left out although MLflow takes it on Linux: a server on Windows does not.
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- ]")
-_ABSOLUTE = re.compile(r"^(/|~|file:|[A-Za-z]:[\\/]|\\\\)")
+# An absolute path, or an address that holds a password.
+_PRIVATE = re.compile(r"^(/|~|file:|[A-Za-z]:[\\/]|\\\\)|://[^/]*@")
+_MODEL_NAMES = ("runs:/", "models:/")
 # A run may be told by the name its user gave it; the other literal keys hold paths and ids.
 _PRIVATE_KEYS = LITERAL_KEYS - {"name"}
 
@@ -69,9 +71,9 @@ def tag_texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 def without_paths(key: str, text: str) -> str:
     """Return the text, or a digest of it if it is a path, or the value of a path or id key."""
-    if text and (key in _PRIVATE_KEYS or _ABSOLUTE.match(text)):
-        return _digested(text)
-    return text
+    if not text or text.startswith(_MODEL_NAMES):
+        return text
+    return _digested(text) if key in _PRIVATE_KEYS or _PRIVATE.search(text) else text
 
 
 def cut(text: str, limit: int) -> str:

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -151,19 +152,13 @@ class MlflowRun:
             # Named for what it is: it becomes data/checkpoint inside the logged model.
             data = Path(scratch) / "checkpoint"
             shutil.copytree(spool_folder / event.body["kept"], data)
-            mlflow.pyfunc.save_model(
-                path=str(files),
-                loader_module=_LOADER,
-                data_path=str(data),
-                signature=signature(),
-                pip_requirements=requirements(),
-                mlflow_model=Model(
-                    artifact_path=name,
-                    run_id=self.run_id,
-                    model_uuid=model.model_id,
-                    model_id=model.model_id,
-                ),
+            described = Model(
+                artifact_path=name,
+                run_id=self.run_id,
+                model_uuid=model.model_id,
+                model_id=model.model_id,
             )
+            save_model(data, files, described)
             self._client.log_model_artifacts(model.model_id, str(files))
         self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
         self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
@@ -229,6 +224,27 @@ def _find_run(client: MlflowClient, record: RunRecord, uri: str) -> Run | None:
 def _require_active(run: Run) -> None:
     if run.info.lifecycle_stage == "deleted":
         raise MlflowException(f"run {run.info.run_id} was deleted in the store; restore it there")
+
+
+def save_model(data: Path, folder: Path, described: Model) -> None:
+    """Write a folder that `mlflow.pyfunc.load_model` loads, without a pickle in it.
+
+    Args:
+        data: what the loader is given: the folder with the checkpoint.
+        folder: to write.
+        described: the ids the model carries.
+    """
+    with warnings.catch_warnings():
+        # An example of a scan would be a patient's.
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            loader_module=_LOADER,
+            data_path=str(data),
+            signature=signature(),
+            pip_requirements=requirements(),
+            mlflow_model=described,
+        )
 
 
 def signature() -> ModelSignature:
