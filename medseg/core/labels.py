@@ -46,6 +46,9 @@ class Label:
         code: what a DICOM SEG calls it; None is written as a generic tissue with this name.
         partner: the class that a left-right mirror turns this one into.
         kind: `thing` for countable objects, `stuff` for the rest (Kirillov et al., CVPR 2019).
+
+    Raises:
+        LabelError: no stored value, a colour that is none, or another kind.
     """
 
     name: str
@@ -54,6 +57,16 @@ class Label:
     code: CodedTerm | None = None
     partner: str | None = None
     kind: Literal["stuff", "thing"] = "stuff"
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise LabelError(f"label {self.name!r}: expected at least one stored value")
+        if len(self.colour) != 3 or not all(0 <= part <= 255 for part in self.colour):
+            raise LabelError(
+                f"label {self.name!r}: colour {self.colour}; expected red, green, blue, 0 to 255"
+            )
+        if self.kind not in ("stuff", "thing"):
+            raise LabelError(f"label {self.name!r}: kind {self.kind!r}; expected stuff or thing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +87,8 @@ class LabelSet:
         ignore_value: stored value of voxels nobody labelled; loss and metrics skip them.
 
     Raises:
-        LabelError: no classes, a repeated name or stored value, or a name that stands for nothing.
+        LabelError: no classes, a repeated name or stored value, a name that stands for nothing, or
+            partners that do not name each other.
     """
 
     labels: tuple[Label, ...]
@@ -94,12 +108,32 @@ class LabelSet:
             raise LabelError(f"label set: stored values {stored} repeat, or one is 0 (background)")
         if self.ignore_value is not None and (self.ignore_value in stored or not self.ignore_value):
             raise LabelError(f"label set: ignore value {self.ignore_value} is already a class")
-        for label in self.labels:
-            if label.partner is not None and label.partner not in names:
-                raise LabelError(f"label {label.name!r}: partner {label.partner!r} is not a class")
+        self._check_partners()
+        self._check_regions()
+
+    def _check_partners(self) -> None:
+        partners = {label.name: label.partner for label in self.labels}
+        for name, partner in partners.items():
+            if partner is not None and partner not in partners:
+                raise LabelError(f"label {name!r}: partner {partner!r} is not a class")
+            if partner is not None and partners[partner] != name:
+                # A mirror would turn both into one class.
+                raise LabelError(
+                    f"label {name!r}: its partner {partner!r} names {partners[partner]!r}; "
+                    f"expected {name!r}"
+                )
+
+    def _check_regions(self) -> None:
+        names = [region.name for region in self.regions]
+        if len(set(names)) != len(names):
+            raise LabelError(f"regions {names}: a name is there twice")
         for region in self.regions:
-            if unknown := set(region.members) - set(names):
-                raise LabelError(f"region {region.name!r}: {sorted(unknown)} are not classes")
+            unknown = set(region.members) - set(self.names)
+            if unknown or not region.members:
+                raise LabelError(
+                    f"region {region.name!r}: {sorted(unknown) or 'it has no members'}; "
+                    f"expected some of {list(self.names)}"
+                )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -156,11 +190,14 @@ class LabelSet:
         return index.astype(np.uint16)[found]
 
     def to_stored(self, label_map: LabelMap) -> LabelMap:
-        """Translate indices 0..N back into the values that files store (uint8, else uint16)."""
+        """Translate indices 0..N (and `ignore_index`) back into the values that files store.
+
+        The type is the smallest that holds them all: uint8 mostly, signed where one is negative.
+        """
         table = [0, *(1 if label.values == ">0" else label.values[0] for label in self.labels)]
-        if min(table) < 0:
-            return np.asarray(np.array(table, dtype=np.int16)[label_map])
-        kind = np.uint8 if max(table) <= 255 else np.uint16 if max(table) < 65536 else np.uint32
+        if self.ignore_value is not None:
+            table.append(self.ignore_value)
+        kind = np.result_type(np.min_scalar_type(min(table)), np.min_scalar_type(max(table)))
         return np.asarray(np.array(table, dtype=kind)[label_map])
 
     def _index_of(self, value: int) -> int:
@@ -189,7 +226,7 @@ class LabelSet:
             LabelError: an entry without a name or values, or one the constructor refuses.
         """
         return cls(
-            labels=tuple(_label(n, entry) for n, entry in enumerate(value["labels"])),
+            labels=tuple(_label(n, entry) for n, entry in enumerate(value.get("labels") or ())),
             regions=tuple(
                 Region(name=r["name"], members=tuple(r["members"]))
                 for r in value.get("regions") or ()
@@ -213,7 +250,8 @@ def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
             hint="export it again as integers",
         )
     whole = np.rint(values)
-    off = np.abs(values - whole) > _INTEGER_TOLERANCE
+    # Beyond 2^53 every number is whole, and none is a label.
+    off = (np.abs(values - whole) > _INTEGER_TOLERANCE) | (np.abs(values) > 2**53)
     if off.any():
         raise LabelError(
             f"{name}: the mask holds {values[off][0]:.6g}, which is not a whole number",
@@ -238,8 +276,8 @@ def _label(order: int, entry: Mapping[str, Any]) -> Label:
     )
 
 
-def _whole(values: int | Sequence[int], name: str) -> tuple[int, ...]:
-    listed = [values] if isinstance(values, int) else list(values)
+def _whole(values: Any, name: str) -> tuple[int, ...]:
+    listed = list(values) if isinstance(values, list | tuple) else [values]
     if not listed or not all(isinstance(v, int) and not isinstance(v, bool) for v in listed):
         raise LabelError(f'label {name!r}: values {values!r}; expected whole numbers or ">0"')
     return tuple(listed)

@@ -6,7 +6,8 @@ training and prediction prepare scans by.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
+from math import inf, isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,9 @@ from medseg.core.errors import PlanError
 
 Scheme = Literal["zscore", "clip_zscore", "rescale", "none"]
 Triple = tuple[int, int, int]
+# Counted up when a plan of an earlier medseg would be read wrongly.
+_VERSION = 1
+_AXIS_CODES = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +45,11 @@ class IntensityPlan:
                 f"intensity of {self.channel!r}: scheme {self.scheme!r}; "
                 "expected zscore, clip_zscore, rescale or none"
             )
-        if self.std <= 0 or self.high <= self.low:
+        # Written so that NaN fails, too.
+        if not (self.std > 0 and self.low < self.high and isfinite(self.mean)):
             raise PlanError(
-                f"intensity of {self.channel!r}: std {self.std}, low {self.low}, high {self.high}; "
-                "expected std above 0 and low below high"
+                f"intensity of {self.channel!r}: mean {self.mean}, std {self.std}, low {self.low}, "
+                f"high {self.high}; expected numbers, std above 0 and low below high"
             )
 
 
@@ -69,6 +74,15 @@ class NetworkPlan:
             raise PlanError(
                 f"network: {len(self.widths)} widths, {len(self.strides)} strides, "
                 f"{len(self.kernels)} kernels; expected n, n - 1, n"
+            )
+        if min(self.widths) < 1 or any(n < 1 for n in chain(*self.strides, *self.kernels)):
+            raise PlanError(
+                f"network: widths {self.widths}, strides {self.strides}, kernels {self.kernels}; "
+                "expected whole numbers from 1"
+            )
+        if any(len(triple) != 3 for triple in (*self.strides, *self.kernels)):
+            raise PlanError(
+                f"network: strides {self.strides}, kernels {self.kernels}; expected i, j, k in each"
             )
         if any(later < earlier for earlier, later in pairwise(self.widths)):
             raise PlanError(f"network: widths {self.widths} fall with depth")
@@ -102,6 +116,8 @@ class TrainingPlan:
                 f"training: batch_size {self.batch_size}, num_steps {self.num_steps}, "
                 f"foreground_share {self.foreground_share}; expected at least 1, at least 1, 0 to 1"
             )
+        if not set(self.mirror_axes) <= {0, 1, 2}:
+            raise PlanError(f"training: mirror_axes {self.mirror_axes}; expected some of 0, 1, 2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +136,8 @@ class Plan:
         fingerprint_digest: of the fingerprint the plan was made from.
 
     Raises:
-        PlanError: a patch that the network's strides do not divide, or values that contradict.
+        PlanError: a patch that the network's strides do not divide, values that contradict, or a
+            plan of another version.
     """
 
     dataset: str
@@ -133,17 +150,33 @@ class Plan:
     training: TrainingPlan
     device: str
     fingerprint_digest: str = ""
-    version: int = 1
+    version: int = _VERSION
 
     def __post_init__(self) -> None:
         if self.spatial_dims not in (2, 3):
             raise PlanError(f"spatial_dims {self.spatial_dims}: expected 2 or 3")
+        if self.version != _VERSION:
+            raise PlanError(
+                f"plan: version {self.version}; this medseg reads version {_VERSION}",
+                hint="make the plan again with medseg plan",
+            )
+        if not self.intensity or len(set(self.channels)) != len(self.channels):
+            raise PlanError(f"intensity: expected one entry a channel, found {self.channels}")
+        self._check_grid()
+
+    def _check_grid(self) -> None:
+        if sorted(_AXIS_CODES.get(code, -1) for code in self.orientation) != [0, 1, 2]:
+            raise PlanError(
+                f"orientation {self.orientation!r}: expected one each of L or R, P or A, I or S"
+            )
+        if len(self.spacing_mm) != 3 or len(self.patch_vox) != 3:
+            raise PlanError(
+                f"spacing_mm {self.spacing_mm}, patch_vox {self.patch_vox}; expected i, j, k"
+            )
+        if not all(spacing is None or 0 < spacing < inf for spacing in self.spacing_mm):
+            raise PlanError(f"spacing_mm {self.spacing_mm}: expected lengths above 0 or null")
         if self.spatial_dims == 2 and self.patch_vox[2] != 1:
             raise PlanError(f"patch_vox {self.patch_vox}: a 2D plan has 1 as its last entry")
-        if any(spacing is not None and spacing <= 0 for spacing in self.spacing_mm):
-            raise PlanError(f"spacing_mm {self.spacing_mm}: expected lengths above 0 or null")
-        if not self.intensity:
-            raise PlanError("intensity: expected one entry a channel, found none")
         for axis, patch, stride in zip("ijk", self.patch_vox, self.network.stride_vox, strict=True):
             if patch < 1 or patch % stride:
                 raise PlanError(
@@ -188,5 +221,5 @@ class Plan:
             )
         except KeyError as missing:
             raise PlanError(f"plan: the key {missing} is missing") from missing
-        except TypeError as unknown:
+        except (TypeError, ValueError) as unknown:
             raise PlanError(f"plan: {unknown}") from unknown

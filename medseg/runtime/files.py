@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -54,8 +55,8 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_json(value: Mapping[str, Any] | list[Any], path: Path) -> None:
-    """Write readable JSON, whole or not at all; NaN is written as null."""
-    write_text(json.dumps(_without_nan(value), indent=2, default=_plain) + "\n", path)
+    """Write readable JSON, whole or not at all; NaN and infinity, which JSON lacks, become null."""
+    write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n", path)
 
 
 def read_json(path: Path, *, kind: type[MedsegError], what: str) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def read_json(path: Path, *, kind: type[MedsegError], what: str) -> dict[str, An
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as fault:
         raise kind(f"{path}: cannot be read as {what}: {fault.strerror}") from fault
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
+    except (ValueError, RecursionError) as fault:
         raise kind(f"{path}: is not {what}: {fault}") from fault
     if not isinstance(value, dict):
         raise kind(f"{path}: is not {what}: expected a JSON object, found {type(value).__name__}")
@@ -88,7 +89,7 @@ def digest_of(path: Path) -> str:
 
 def digest_json(value: Mapping[str, Any] | list[Any]) -> str:
     """Return the SHA-256 of a JSON value, independent of key order, in hex."""
-    text = json.dumps(_without_nan(value), sort_keys=True, default=_plain)
+    text = json.dumps(_plain(value), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -105,7 +106,7 @@ def _aside(path: Path) -> Iterator[Path]:
         part.replace(path)
         _sync_folder(path.parent)
     except OSError as fault:
-        if fault.errno is None:
+        if fault.errno is None or not _concerns(path, fault):
             raise
         raise WriteError(
             f"{path}: could not be written: {fault.strerror}{_free_space(path, fault)}",
@@ -126,25 +127,30 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def _concerns(path: Path, fault: OSError) -> bool:
+    """Tell whether a fault is about writing `path`, not about a file the caller was reading."""
+    if fault.filename is None:
+        return True
+    named = Path(os.fsdecode(fault.filename)) if isinstance(fault.filename, str | bytes) else path
+    return named.is_relative_to(path.parent) or path.is_relative_to(named)
+
+
 def _free_space(path: Path, fault: OSError) -> str:
     if fault.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""
     return f" ({shutil.disk_usage(path.parent).free} bytes free)"
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and value != value:
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return value
-
-
 def _plain(value: Any) -> Any:
+    """Return a value that JSON has, with null for numbers that it lacks."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
