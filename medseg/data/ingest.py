@@ -10,6 +10,7 @@ import numpy as np
 from medseg.core.errors import ManifestError, MedsegError
 from medseg.core.labels import LabelSet, label_set
 from medseg.data.case import Annotation, Case, Channel
+from medseg.data.contents import digest_of_case, image_digests
 from medseg.data.drafts import cases_of, chosen_drafts, complete_drafts
 from medseg.data.layouts.found import Draft, Found, Request, Skipped
 from medseg.data.layouts.modalities import modality_of
@@ -18,7 +19,7 @@ from medseg.data.manifest import Manifest
 from medseg.data.pool import outcomes
 from medseg.data.scans import classes_in, read_scan
 from medseg.io.formats import read_volume
-from medseg.runtime.files import digest_json, digest_of
+from medseg.runtime.files import digest_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,25 +150,11 @@ def _open_with_masks(manifest: Manifest) -> _Contents:
 
 
 def _open(manifest: Manifest) -> _Contents:
-    (case,) = manifest.cases
-    images = {
-        name: [digest_of_path(manifest.path_of(path)), case.series_uids.get(name, "")]
-        for name, path in case.images.items()
-    }
-    labels = [digest_of_path(manifest.path_of(path)) for path in case.label_files]
     return _Contents(
-        digest=digest_json({"images": images, "labels": labels}),
-        image_digest=digest_json(images),
+        digest=digest_of_case(manifest),
+        image_digest=digest_json(image_digests(manifest)),
         classes=None,
     )
-
-
-def digest_of_path(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and bytes of all files of a folder."""
-    if path.is_file():
-        return digest_of(path)
-    inside = sorted(entry for entry in path.rglob("*") if entry.is_file())
-    return digest_json([[str(entry.relative_to(path)), digest_of(entry)] for entry in inside])
 
 
 def _completed(

@@ -52,7 +52,6 @@ def read_cases_table(request: Request) -> Found:
     drafts = tuple(_Reader(table, row, chosen).draft(images, raters, masks) for row in table.rows)
     return Found(
         root=request.source.parent,
-        name=request.source.stem,
         channels=tuple(
             Channel(name=name, modality=request.modalities.get(name, "")) for name in images
         ),

@@ -1,0 +1,104 @@
+"""`medseg check`: audit every scan, mask and manifest row before hours are spent."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from medseg.config import require, settings
+from medseg.core.errors import EXIT_SOME_FAILED, ManifestError
+from medseg.core.findings import Finding, Severity, finding_of, worst
+from medseg.data.audit import CaseAudit
+from medseg.data.audit_dataset import Audit, FoldRow, audit
+from medseg.data.manifest import Manifest, read_manifest
+from medseg.runtime.console import say, table
+from medseg.runtime.files import write_json
+
+_SHOWN = 40
+_GRAVEST_FIRST: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+def main(config: DictConfig) -> int:
+    """Audit a manifest as the settings say; 3 when there are errors."""
+    chosen = settings(config)
+    path = Path(require(chosen, "manifest", "the manifest to check"))
+    path = path / "manifest.json" if path.is_dir() else path
+    data_root = Path(chosen["data_root"]) if chosen["data_root"] else None
+    output = Path(chosen["output"]) if chosen["output"] else path.with_name("check.json")
+    try:
+        manifest = read_manifest(path, data_root=data_root)
+    except ManifestError as refusal:
+        # What cannot be read cannot be audited further, but the report still says so.
+        findings = (finding_of(refusal, path.name),)
+        if path.is_file():
+            write_json({"findings": [one.to_json() for one in findings]}, output)
+        show_findings(findings)
+        return EXIT_SOME_FAILED
+    found = audit(manifest, num_workers=chosen["num_workers"])
+    write_json(report(manifest, found), output)
+    show_folds(manifest, found.folds)
+    show_findings(found.findings)
+    say(f"\n{len(found.cases)} cases checked; report: {output}")
+    return EXIT_SOME_FAILED if worst(found.findings) == "error" else 0
+
+
+def report(manifest: Manifest, found: Audit) -> dict[str, Any]:
+    """Return the audit as JSON; its keys are listed in docs/outputs.md."""
+    names = manifest.labels.names
+    return {
+        "manifest": manifest.name,
+        "manifest_digest": manifest.digest,
+        "num_cases": len(found.cases),
+        "num_by_severity": dict(Counter(one.severity for one in found.findings)),
+        "findings": [one.to_json() for one in found.findings],
+        "folds": [
+            {
+                "name": row.name,
+                "num_cases": row.num_cases,
+                "num_patients": row.num_patients,
+                "class_cases": dict(zip(names, row.class_cases, strict=True)),
+            }
+            for row in found.folds
+        ],
+        "cases": [_case_json(one, ("background", *names)) for one in found.cases],
+    }
+
+
+def show_folds(manifest: Manifest, folds: Sequence[FoldRow]) -> None:
+    """Print how many cases of each fold hold each class."""
+    table(
+        [(row.name, row.num_cases, row.num_patients, *row.class_cases) for row in folds],
+        columns=("fold", "cases", "patients", *manifest.labels.names),
+        title=f"{manifest.name}: cases that hold each class",
+    )
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """Print errors, then warnings; notes are only counted."""
+    grave = [one for one in findings if one.severity != "note"]
+    grave.sort(key=lambda one: _GRAVEST_FIRST.index(one.severity))
+    say()
+    if grave:
+        table(
+            [
+                (one.severity, one.code, one.subject, one.message, one.hint)
+                for one in grave[:_SHOWN]
+            ],
+            columns=("severity", "code", "case", "found", "what to do"),
+        )
+    if len(grave) > _SHOWN:
+        say(f"... and {len(grave) - _SHOWN} more, in the report")
+    counts = Counter(one.severity for one in findings)
+    say(", ".join(f"{counts[name]} {name}s" for name in _GRAVEST_FIRST))
+
+
+def _case_json(one: CaseAudit, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "case_id": one.case.case_id,
+        "shape": one.shape,
+        "spacing_mm": one.spacing_mm,
+        "class_vox": dict(zip(names, one.class_vox, strict=True)) if one.class_vox else None,
+        "voxel_digest": one.voxel_digest,
+    }
