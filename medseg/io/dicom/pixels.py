@@ -27,13 +27,15 @@ _TAGS = [
 _UNDECODABLE = (*BROKEN, RuntimeError, ArithmeticError)
 # The packages that decode what the installed plug-ins cannot, by transfer syntax.
 _PACKAGES = {
-    "1.2.840.10008.1.2.4.51": "python-gdcm",
     "1.2.840.10008.1.2.4.57": "python-gdcm",
     "1.2.840.10008.1.2.4.70": "python-gdcm",
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     "1.2.840.10008.1.2.4.81": "pyjpegls",
 }
 _DEFAULT_PACKAGE = "pylibjpeg-openjpeg"
+# Of this syntax, Pillow and GDCM decode only the 8-bit kind.
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+_EXTENDED_PLUGIN, _EXTENDED_PACKAGE = "pylibjpeg", "pylibjpeg-libjpeg (licensed under the GPL)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,10 +93,10 @@ def open_pixels(file: DicomFile) -> PixelFile:
             hint="copy the file again",
         ) from fault
     syntax = _syntax_of(dataset)
-    decoder = _decoder_of(syntax, file.name)
-    _require_whole(dataset, syntax, file.name)
     signed = bool(whole(dataset, "PixelRepresentation", name=file.name))
     bits = _bits_of(dataset, file.name)
+    decoder = _decoder_of(syntax, file.name, bits=bits)
+    _require_whole(dataset, syntax, file.name)
     return PixelFile(
         name=file.name,
         decoder=decoder,
@@ -110,7 +112,7 @@ def _syntax_of(dataset: Dataset) -> UID:
     return UID(found) if found else ImplicitVRLittleEndian
 
 
-def _decoder_of(syntax: UID, name: str) -> Decoder:
+def _decoder_of(syntax: UID, name: str, *, bits: int) -> Decoder:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as fault:
@@ -119,10 +121,13 @@ def _decoder_of(syntax: UID, name: str) -> Decoder:
             code="DCM-013",
             hint="it is retired or not for images; convert the series with its own software",
         ) from fault
-    if not decoder.is_available:
-        package = _PACKAGES.get(str(syntax), _DEFAULT_PACKAGE)
+    package = "" if decoder.is_available else _PACKAGES.get(syntax, _DEFAULT_PACKAGE)
+    if syntax == _JPEG_EXTENDED and bits > 8 and _EXTENDED_PLUGIN not in decoder.available_plugins:
+        package = _EXTENDED_PACKAGE
+    if package:
         raise ReadError(
-            f"{name}: transfer syntax {syntax.name} ({syntax}) needs a decoder that is not here",
+            f"{name}: transfer syntax {syntax.name} ({syntax}) of {bits} bits needs a "
+            "decoder that is not here",
             code="DCM-013",
             hint=f"pip install {package}",
         )

@@ -57,14 +57,16 @@ def read_dicom(path: Path, *, series_uid: str | None = None) -> Volume:
     """
     scan = scan_headers(path)
     found = group_series(scan)
-    series = choose_series(found, path, series_uid=series_uid)
+    series = _pick(found, path, series_uid)
+    # First of all: a file that was not copied whole explains a slice that is missing.
     _require_complete(scan, series)
+    geometry = geometry_of(series)
     voxels_KJI, findings = read_voxels(
         series.frames, modality=series.modality, name=f"series {series.selector}"
     )
     return Volume(
         np.transpose(voxels_KJI)[None],
-        geometry_of(series),
+        geometry,
         findings=(*_beside(scan, found, series), *series.findings, *findings),
     )
 
@@ -75,12 +77,10 @@ def choose_series(series: Sequence[Series], path: Path, *, series_uid: str | Non
     Raises:
         MedsegError: the refusal of the chosen series; DCM-003 when none or several could be meant.
     """
-    candidates = _likely(series) if series_uid is None else _matching(series, series_uid)
-    if len(candidates) == 1:
-        if candidates[0].refusal is not None:
-            raise candidates[0].refusal
-        return candidates[0]
-    raise _undecided(candidates or series, path, series_uid)
+    chosen = _pick(series, path, series_uid)
+    if chosen.refusal is not None:
+        raise chosen.refusal
+    return chosen
 
 
 def geometry_of(series: Series) -> Geometry:
@@ -92,6 +92,13 @@ def geometry_of(series: Series) -> Geometry:
     if series.geometry is None:
         raise series.refusal or ReadError(f"series {series.selector}: cannot be placed")
     return series.geometry
+
+
+def _pick(series: Sequence[Series], path: Path, series_uid: str | None) -> Series:
+    candidates = _likely(series) if series_uid is None else _matching(series, series_uid)
+    if len(candidates) != 1:
+        raise _undecided(candidates or series, path, series_uid)
+    return candidates[0]
 
 
 def _matching(series: Sequence[Series], wanted: str) -> list[Series]:
@@ -132,7 +139,7 @@ def _line(series: Series) -> str:
 
 def _require_complete(scan: Scan, series: Series) -> None:
     """Refuse a series that shares a folder with a file that was not copied whole."""
-    folders = {frame.file.folder for frame in series.frames}
+    folders = {file.folder for file in series.files}
     for file, finding in scan.noticed:
         if finding.severity == "error" and file.folder in folders:
             raise ReadError(
@@ -147,7 +154,7 @@ def _beside(scan: Scan, found: Sequence[Series], chosen: Series) -> list[Finding
             code="DCM-004",
             severity="note",
             subject=f"series {entry.selector}",
-            message=f"left out: {entry.modality} {entry.verdict}, {entry.num_files} files",
+            message=f"left out: {entry.modality} {entry.verdict}, {len(entry.files)} files",
         )
         for entry in found
         if entry is not chosen

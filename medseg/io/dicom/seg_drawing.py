@@ -73,7 +73,7 @@ class Drawing:
             for number, meant in self.numbers.items():
                 table[number : number + 1] = meant
             meant_by = table[segment]
-            # Numbers nobody describes are padding or background (PS3.3 C.8.20.2.3.3).
+            # In a LABELMAP, numbers nobody describes are padding or background (PS3.3 C.8.20.2.3).
             yield index[meant_by > 0], meant_by[meant_by > 0]
 
 

@@ -21,6 +21,8 @@ from medseg.io.dicom.frames import Plane, matrix_of, plane_of
 _TOLERANCE_MM = 0.01
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _DEFAULT_SPACING_MM = 1.0
+# No scanner makes more slices than this; a grid of more comes from positions that make no sense.
+_MAX_STEPS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +94,11 @@ def own_grid(frames: Sequence[SegmentFrame], *, name: str) -> Geometry:
         GeometryError: DCM-001, frames that do not lie evenly on one line.
     """
     positions = np.array([frame.plane.position_mm for frame in frames])
-    depths = positions @ frames[0].plane.normal
-    first, last = int(depths.argmin()), int(depths.argmax())
+    depths_mm = positions @ frames[0].plane.normal
+    first, last = int(depths_mm.argmin()), int(depths_mm.argmax())
     affine = frames[first].affine
-    length_mm = float(depths[last] - depths[first])
-    step_mm = _step_mm(frames[0], np.unique(np.round(depths - depths[first], 3)), name)
-    num_steps = round(length_mm / step_mm)
+    step_mm = _step_mm(frames[0], np.sort(depths_mm - depths_mm[first]), name)
+    num_steps = round(float(depths_mm[last] - depths_mm[first]) / step_mm)
     if num_steps:
         way = _LPS_TO_RAS[:3, :3] @ (positions[last] - positions[first])
         affine[:3, 2] = way / num_steps
@@ -107,16 +108,17 @@ def own_grid(frames: Sequence[SegmentFrame], *, name: str) -> Geometry:
 
 
 def _step_mm(frame: SegmentFrame, depths_mm: NDArray[np.float64], name: str) -> float:
-    """Return the distance between planes that all depths are multiples of."""
+    """Return the distance between planes that all depths, sorted from 0, are multiples of."""
     gaps_mm = np.diff(depths_mm)
-    claimed = abs(frame.step_mm or 0.0)
-    candidates = [mm for mm in (claimed, *gaps_mm[:0], gaps_mm.min(initial=np.inf)) if mm > 0]
-    for step_mm in candidates:
-        if not np.isfinite(step_mm):
-            return claimed or frame.plane.thickness_mm or _DEFAULT_SPACING_MM
-        steps = depths_mm / step_mm
-        if np.abs(steps - np.rint(steps)).max() * step_mm <= 2 * _TOLERANCE_MM:
-            return float(step_mm)
+    gaps_mm = gaps_mm[gaps_mm > _TOLERANCE_MM]
+    claimed_mm = abs(frame.step_mm or 0.0)
+    if not len(gaps_mm):
+        return claimed_mm or frame.plane.thickness_mm or _DEFAULT_SPACING_MM
+    for step_mm in (claimed_mm, float(gaps_mm.min())):
+        if step_mm > _TOLERANCE_MM and depths_mm[-1] / step_mm < _MAX_STEPS:
+            steps = depths_mm / step_mm
+            if np.abs(steps - np.rint(steps)).max() * step_mm <= 2 * _TOLERANCE_MM:
+                return step_mm
     raise GeometryError(
         f"{name}: its frames lie {', '.join(f'{mm:.4g}' for mm in gaps_mm[:6])} mm apart, which "
         "no even spacing explains",

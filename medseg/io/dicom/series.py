@@ -20,6 +20,7 @@ from medseg.io.dicom.attributes import text, unspoken, words
 from medseg.io.dicom.enhanced import enhanced_frames, is_enhanced
 from medseg.io.dicom.frames import Frame, single_frame
 from medseg.io.dicom.headers import Header, Scan
+from medseg.io.dicom.sources import DicomFile
 from medseg.io.dicom.stack import ORIENTATION_TOLERANCE, build_stack
 from medseg.io.dicom.values import same_pixels
 
@@ -51,7 +52,7 @@ class Series:
         num_digits: how many of the UID's last digits tell it from the other series of its scan.
         part: which volume of the series, such as `b=1000`; empty when it is the only one.
         modality: `CT`, `MR`, `PT`, ...
-        num_files: files that belong to it.
+        files: what belongs to it, readable or not.
         verdict: `volume` (two slices or more), `slice` (one), `localizer`, `damaged` (an image
             series that cannot be placed or is incomplete), `other` (never a volume).
         frames: in the order of k; empty unless it can be read.
@@ -68,7 +69,7 @@ class Series:
     num_digits: int = _SHORT_UID
     part: str
     modality: str
-    num_files: int
+    files: tuple[DicomFile, ...] = field(repr=False)
     verdict: Verdict
     frames: tuple[Frame, ...] = field(default=(), repr=False)
     geometry: Geometry | None = None
@@ -134,7 +135,7 @@ def series_rows(
     for entry in series:
         spacing = " x ".join(f"{mm:.3g}" for mm in entry.spacing_mm or ())
         row = (
-            entry.selector, entry.modality, entry.num_slices or entry.num_files, spacing,
+            entry.selector, entry.modality, entry.num_slices or len(entry.files), spacing,
             entry.verdict, entry.reason,
         )  # fmt: skip
         rows.append((*row, entry.description) if descriptions else row)
@@ -165,17 +166,18 @@ def _series_of(headers: Sequence[Header]) -> list[Series]:
 def _series_of_part(headers: Sequence[Header], part: str, frames: Sequence[Frame]) -> Series:
     first = headers[0].dataset
     uid = text(first, "SeriesInstanceUID")
+    files = tuple(dict.fromkeys(frame.file for frame in frames))
     name = f"series {short_uid(uid)}:{part}".rstrip(":")
     try:
         stack = build_stack(frames, name=name, same_pixels=same_pixels)
     except MedsegError as refusal:
-        return _refused(headers, refusal, part=part, num_files=_num_files(frames))
+        return _refused(headers, refusal, part=part, files=files)
     verdict: Verdict = "volume" if len(stack.frames) > 1 else "slice"
     return Series(
         uid=uid,
         part=part,
         modality=text(first, "Modality"),
-        num_files=_num_files(frames),
+        files=files,
         verdict="localizer" if frames[0].localizer else verdict,
         frames=stack.frames,
         geometry=stack.geometry,
@@ -188,14 +190,18 @@ def _series_of_part(headers: Sequence[Header], part: str, frames: Sequence[Frame
 
 
 def _refused(
-    headers: Sequence[Header], refusal: MedsegError, *, part: str = "", num_files: int | None = None
+    headers: Sequence[Header],
+    refusal: MedsegError,
+    *,
+    part: str = "",
+    files: tuple[DicomFile, ...] = (),
 ) -> Series:
     first = headers[0].dataset
     return Series(
         uid=text(first, "SeriesInstanceUID"),
         part=part,
         modality=text(first, "Modality"),
-        num_files=len(headers) if num_files is None else num_files,
+        files=files or tuple(header.file for header in headers),
         verdict="other" if refusal.code in _NO_VOLUME else "damaged",
         refusal=refusal,
         description=text(first, "SeriesDescription"),
@@ -298,7 +304,3 @@ def _repetitions(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
 def _repeats(frames: Sequence[Frame]) -> bool:
     places = {tuple(round(mm, 2) for mm in frame.plane.position_mm) for frame in frames}
     return len(places) < len(frames)
-
-
-def _num_files(frames: Iterable[Frame]) -> int:
-    return len({frame.file for frame in frames})
