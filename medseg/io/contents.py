@@ -182,7 +182,8 @@ def file_inside(folder: Path, name: str, *, header: Path, code: str) -> Path:
     Raises:
         ReadError: with that code: a name that leads elsewhere, or a file that is not there.
     """
-    found = (folder / name).resolve()
+    # A file name cannot hold a zero byte; asked for one, Python raises instead of finding nothing.
+    found = (folder / name.replace("\0", "?")).resolve()
     if not found.is_relative_to(folder.resolve()):
         raise ReadError(
             f"{header}: its data file {name!r} lies outside the header's folder",

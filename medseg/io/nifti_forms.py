@@ -17,8 +17,14 @@ from medseg.io.placement import placed
 
 # A unit quaternion rounded to float32 is off by about 1e-7; this much is another rotation.
 _QUATERNION_SLACK = 1e-4
+# Near half a turn the first part is the root of a rounding error. The reference implementation
+# (nifti1_io.c) takes it for zero below the first bound; up to the second it may be nothing else.
+_HALF_TURN = 1e-7
+_MAYBE_HALF_TURN = 1e-6
 
 
+# Huge numbers of a damaged header may overflow; `Geometry` refuses what comes of them.
+@np.errstate(all="ignore")
 def geometry_of(
     header: NiftiHeader, shape: tuple[int, int, int], path: Path
 ) -> tuple[Geometry, list[Finding]]:
@@ -59,7 +65,8 @@ def geometry_of(
 def _placed(
     affine: Affine, header: NiftiHeader, shape: tuple[int, int, int], path: Path
 ) -> Geometry:
-    scaled = np.diag([header.unit_mm] * 3 + [1.0]) @ affine
+    scaled = affine.copy()
+    scaled[:3] *= header.unit_mm
     return placed(shape, scaled, name=str(path), code="NII-012")
 
 
@@ -92,7 +99,7 @@ def _sform(header: NiftiHeader, findings: list[Finding], path: Path) -> Affine:
     return affine
 
 
-def _qform(header: NiftiHeader, path: Path) -> Affine:
+def _qform(header: NiftiHeader, path: Path, *, half_turn_below: float = _HALF_TURN) -> Affine:
     """Turn the quaternion into an affine (nifti1.h, method 2)."""
     b, c, d = header.quatern
     square = 1.0 - float(header.quatern @ header.quatern)
@@ -103,9 +110,11 @@ def _qform(header: NiftiHeader, path: Path) -> Affine:
             code="NII-012",
             hint="the header is damaged; export the scan again",
         )
-    a = np.sqrt(max(square, 0.0))
-    if square < 0:
+    if square < half_turn_below:
+        a = 0.0
         b, c, d = header.quatern / np.linalg.norm(header.quatern)
+    else:
+        a = float(np.sqrt(square))
     rotation = np.array(
         [
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
@@ -125,10 +134,13 @@ def _qform(header: NiftiHeader, path: Path) -> Affine:
 
 def _disagreement(geometry: Geometry, header: NiftiHeader, path: Path) -> list[Finding]:
     try:
-        other = _placed(_qform(header, path), header, geometry.shape, path)
+        others = [
+            _placed(_qform(header, path, half_turn_below=bound), header, geometry.shape, path)
+            for bound in (_HALF_TURN, _MAYBE_HALF_TURN)
+        ]
     except GeometryError as fault:
         return [_warning("NII-014", path, f"{fault.message}; the sform was used")]
-    error_mm = geometry.corner_error_mm(other)
+    error_mm = min(geometry.corner_error_mm(other) for other in others)
     if error_mm <= TOLERANCE_MM:
         return []
     found = f"sform and qform disagree by up to {error_mm:.3g} mm; the sform was used"

@@ -110,6 +110,8 @@ class NiftiHeader:
         return prod(self.dim) * self.samples
 
 
+# A damaged float may be a signalling NaN, which NumPy remarks upon when it is widened.
+@np.errstate(invalid="ignore")
 def parse_header(raw: bytes, path: Path) -> NiftiHeader:
     """Read and check a header.
 

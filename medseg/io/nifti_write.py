@@ -42,7 +42,9 @@ def write_nifti(volume: Volume, path: Path, *, quantised: bool = False) -> None:
             hint="write NRRD instead",
         )
     if quantised:
-        stored = np.rint(np.clip(voxels, 0, 1) * 255).astype(np.uint8)
+        # In float16 the product would lose more than the rounding.
+        shades = np.clip(voxels, 0, 1).astype(np.float32) * 255
+        stored: Array = np.rint(shades).astype(np.uint8)
     else:
         stored = _widened(voxels, path)
     image = nibabel.Nifti1Image(stored, np.array(volume.geometry.affine), dtype=stored.dtype)

@@ -46,7 +46,9 @@ def placed(
     """
     i, j, k = shape
     try:
-        return Geometry((i, j, k), affine, unit)
+        # Huge numbers of a damaged header overflow here, and are refused for what they give.
+        with np.errstate(all="ignore"):
+            return Geometry((i, j, k), affine, unit)
     except GeometryError as fault:
         raise GeometryError(
             f"{name}: {fault.message}",
