@@ -21,12 +21,12 @@ def merge_masks(masks_IJK: Mapping[int, NDArray[Any]]) -> tuple[LabelMap, int]:
     """
     shape = next(iter(masks_IJK.values())).shape
     merged = np.zeros(shape, np.uint8 if max(masks_IJK) < 255 else np.uint16)
-    num_overlapping = 0
+    overlapping = np.zeros(shape, bool)
     for index, mask in masks_IJK.items():
         inside = mask > 0
-        num_overlapping += int((merged[inside] > 0).sum())
+        overlapping |= inside & (merged > 0)
         merged[inside] = index
-    return merged, num_overlapping
+    return merged, int(overlapping.sum())
 
 
 def majority(label_maps_IJK: Sequence[LabelMap]) -> LabelMap:
