@@ -1,0 +1,175 @@
+"""A predictor gives masks on the scan's own grid; a batch of scans survives its bad ones."""
+
+import csv
+import json
+from dataclasses import replace
+from functools import partial
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from medseg.core.errors import CheckpointError, ConfigError, PlanError, ReadError
+from medseg.core.geometry import Geometry
+from medseg.core.labels import label_set
+from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
+from medseg.core.volume import Volume
+from medseg.inference.batch import Outputs
+from medseg.inference.predictor import Predictor, windows_of
+from medseg.inference.sources import Source, sources_in
+from medseg.io.formats import read_volume
+from medseg.models.checkpoint import Checkpoint, save_checkpoint
+from medseg.models.registry import build_model
+from medseg.tasks.predict import predict_into
+
+CPU = torch.device("cpu")
+LABELS = label_set({"bright": 7})
+
+
+def plan_of(dims=3, spacing_mm=(None, None, None)):
+    flat = dims == 2
+    return Plan(
+        dataset="test",
+        spatial_dims=dims,
+        orientation="RAS",
+        spacing_mm=spacing_mm,
+        patch_vox=(16, 16, 1 if flat else 8),
+        intensity=(IntensityPlan(channel="image", scheme="none"),),
+        network=NetworkPlan(
+            widths=(4, 8), strides=((2, 2, 1 if flat else 2),), kernels=((3, 3, 3),) * 2
+        ),
+        training=TrainingPlan(batch_size=2, num_steps=1),
+        device="cpu",
+    )
+
+
+class Threshold(torch.nn.Module):
+    """Calls a voxel bright above 0.5."""
+
+    def forward(self, image):
+        return torch.cat([0.5 - image, image - 0.5], dim=1)
+
+
+def threshold_predictor(plan, num=1):
+    return Predictor.of(
+        [Threshold() for _ in range(num)],
+        plan=plan,
+        labels=LABELS,
+        device=CPU,
+        windows=windows_of(plan, LABELS),
+    )
+
+
+def scan_of(shape=(20, 17, 9), seed=0):
+    rng = np.random.default_rng(seed)
+    affine = np.diag([-0.8, 1.5, 3.0, 1.0])
+    affine[:3, 3] = (10, -20, 30)
+    voxels = (rng.random((1, *shape)) > 0.7).astype(np.float32)
+    return Volume(voxels, Geometry(shape, affine))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_mask_lies_on_the_scans_own_grid(dims):
+    scan = scan_of()
+    done = threshold_predictor(plan_of(dims)).segment(scan)
+    assert done.geometry is scan.geometry
+    assert np.array_equal(done.label_map, scan.voxels[0] > 0.5)
+
+
+def test_probabilities_add_up_to_one_and_agree_with_the_mask():
+    done = threshold_predictor(plan_of(spacing_mm=(1.0, 1.0, 2.0)), num=2).segment(
+        scan_of(), probabilities=True
+    )
+    assert np.allclose(done.probabilities.sum(axis=0), 1, atol=1e-5)
+    assert np.array_equal(done.probabilities.argmax(axis=0), done.label_map)
+
+
+def test_a_scan_with_other_channels_is_refused():
+    scan = Volume(np.zeros((2, 4, 4, 4), np.float32), Geometry((4, 4, 4), np.eye(4)), ("a", "b"))
+    with pytest.raises(PlanError, match=r"channels \('a', 'b'\)"):
+        threshold_predictor(plan_of()).segment(scan)
+
+
+def checkpoint_at(path, plan=None, seed=0):
+    plan = plan or plan_of()
+    torch.manual_seed(seed)
+    network = build_model("unet", plan=plan, num_inputs=1, num_outputs=2)
+    checkpoint = Checkpoint(
+        weights=network.state_dict(), plan=plan, labels=LABELS, fingerprint=None, model="unet",
+        settings={}, scores={}, versions={}, trained_with={},
+    )  # fmt: skip
+    save_checkpoint(checkpoint, path)
+    return path
+
+
+def test_an_ensemble_averages_probabilities(tmp_path):
+    paths = [checkpoint_at(tmp_path / f"{n}.pt", seed=n) for n in range(2)]
+    image = torch.randn(1, 16, 16, 8)
+    both = Predictor.load(paths, device=CPU).scores(image)
+    alone = [Predictor.load(path, device=CPU).scores(image) for path in paths]
+    torch.testing.assert_close(both, (alone[0] + alone[1]) / 2)
+
+
+def test_folds_of_another_plan_are_no_ensemble(tmp_path):
+    other = replace(plan_of(), orientation="LPS")
+    paths = [checkpoint_at(tmp_path / "a.pt"), checkpoint_at(tmp_path / "b.pt", other)]
+    with pytest.raises(CheckpointError, match=r"b\.pt: was trained with another plan"):
+        Predictor.load(paths, device=CPU)
+
+
+def broken(_path):
+    raise ReadError("bad.nii.gz: truncated", code="NII-001")
+
+
+@pytest.fixture
+def folder_of_scans(tmp_path):
+    folder = tmp_path / "in put;$(x)"
+    folder.mkdir()
+    for n in range(3):
+        scan = scan_of(seed=n)
+        image = nibabel.Nifti1Image(scan.voxels[0], scan.geometry.affine)
+        nibabel.save(image, folder / f"scan {n}.nii.gz")
+    return folder
+
+
+def test_one_bad_scan_does_not_stop_the_rest_and_a_second_run_goes_on(tmp_path, folder_of_scans):
+    checkpoint = checkpoint_at(tmp_path / "model.pt")
+    predictor = threshold_predictor(plan_of())
+    sources = [*sources_in(folder_of_scans), Source(case_id="bad", read=partial(broken, "x"))]
+    outputs = Outputs(folder=tmp_path / "out")
+    first = predict_into(sources, predictor, outputs=outputs, checkpoints=[checkpoint])
+    assert [o.status for o in first] == ["written", "written", "written", "failed"]
+
+    written = tmp_path / "out" / "scan 1.nii.gz"
+    mask, scan = read_volume(written), read_volume(folder_of_scans / "scan 1.nii.gz")
+    assert np.array_equal(mask.voxels, 7 * (scan.voxels > 0.5))
+    assert np.array_equal(mask.geometry.affine, scan.geometry.affine)
+
+    written.unlink()
+    second = predict_into(sources, predictor, outputs=outputs, checkpoints=[checkpoint])
+    assert [o.status for o in second] == ["kept", "written", "kept", "failed"]
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
+        rows = {row["case_id"]: row for row in csv.DictReader(stream)}
+    assert len(rows) == 4
+    assert rows["bad"]["message"] == "NII-001 bad.nii.gz: truncated"
+    volume_ml = float((scan.voxels > 0.5).sum()) * scan.geometry.voxel_ml
+    assert float(rows["scan 1"]["bright_ml"]) == pytest.approx(volume_ml, rel=1e-4)
+    assert float(rows["scan 0"]["seconds"]) > 0
+
+
+def test_masks_of_two_models_are_not_mixed(tmp_path, folder_of_scans):
+    predictor = threshold_predictor(plan_of())
+    sources, outputs = sources_in(folder_of_scans), Outputs(folder=tmp_path / "out")
+    one, other = (checkpoint_at(tmp_path / f"{n}.pt", seed=n) for n in range(2))
+    predict_into(sources, predictor, outputs=outputs, checkpoints=[one])
+    assert "checkpoint_0" in json.loads((tmp_path / "out" / "run.json").read_text())["digests"]
+    with pytest.raises(CheckpointError, match="masks of another checkpoint"):
+        predict_into(sources, predictor, outputs=outputs, checkpoints=[other])
+
+
+def test_an_empty_folder_and_an_unknown_format_are_refused(tmp_path):
+    with pytest.raises(ReadError, match="holds no scan"):
+        sources_in(tmp_path)
+    with pytest.raises(ConfigError, match="formats="):
+        Outputs(folder=tmp_path, formats=("dicom",))
