@@ -49,3 +49,8 @@ def measure_overlap(prediction: NDArray[Any], reference: NDArray[Any]) -> Overla
         reference_vox=int(np.count_nonzero(reference)),
         common_vox=int(np.count_nonzero(np.logical_and(prediction, reference))),
     )
+
+
+def dice(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Return the Dice of two masks of one shape, 0 to 1; NaN when both are empty."""
+    return measure_overlap(prediction, reference).dice

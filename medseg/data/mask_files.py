@@ -1,0 +1,85 @@
+"""Mask files in a folder, by the case or class they are named after."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.core.errors import ReadError
+from medseg.io.formats import case_name
+from medseg.io.sniff import suffix_of
+
+# Of one mask in several formats, this one is read.
+_PREFERRED = ".nii.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFiles:
+    """The files of a folder that bear one name, in whatever formats."""
+
+    name: str
+    folder: Path
+    paths: tuple[Path, ...]
+
+    def choose(self) -> Path:
+        """Return the one to read.
+
+        Raises:
+            ReadError: EVA-004: there is none; EVA-005: there are several, and none is preferred.
+        """
+        preferred = [path for path in self.paths if suffix_of(path) == _PREFERRED]
+        for chosen in (self.paths, preferred):
+            if len(chosen) == 1:
+                return chosen[0]
+        if not self.paths:
+            raise ReadError(
+                f"{self.folder}: holds no mask {self.name}{_PREFERRED} (nor in another format)",
+                code="EVA-004",
+                hint="predict the case, or choose other cases with split=",
+            )
+        raise ReadError(
+            f"{self.folder}: {', '.join(path.name for path in self.paths)} are masks of one name",
+            code="EVA-005",
+            hint="keep the one that is meant",
+        )
+
+
+class MaskFolder:
+    """All mask files of a folder, or of the tree below it.
+
+    Args:
+        folder: nothing is found in a folder that is not there.
+        deep: look into its folders, too.
+    """
+
+    def __init__(self, folder: Path, *, deep: bool = False) -> None:
+        self.folder = folder
+        self._paths: dict[str, list[Path]] = {}
+        for path in sorted(folder.rglob("*") if deep else folder.glob("*")):
+            if _is_mask_file(path):
+                self._paths.setdefault(case_name(path), []).append(path)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names that files bear, sorted."""
+        return sorted(self._paths)
+
+    def of(self, name: str) -> MaskFiles:
+        """Return the files of that name; there may be none."""
+        return MaskFiles(name, self.folder, tuple(self._paths.get(name, ())))
+
+
+def require_folder(folder: Path) -> Path:
+    """Return the folder.
+
+    Raises:
+        ReadError: EVA-002: it is not there.
+    """
+    if not folder.is_dir():
+        raise ReadError(f"{folder}: no such folder", code="EVA-002", hint="check the path")
+    return folder
+
+
+def _is_mask_file(path: Path) -> bool:
+    suffix = suffix_of(path)
+    # The voxels of a header-and-voxels pair are read by way of the header.
+    return bool(suffix) and not suffix.startswith(".img") and path.name[0] != "." and path.is_file()

@@ -1,0 +1,274 @@
+"""`medseg evaluate`: masks against references, one row a case and class, and what they come to."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medseg.config import require, settings
+from medseg.core.errors import EXIT_SOME_FAILED, ConfigError, MedsegError
+from medseg.data.manifest import Manifest, read_manifest
+from medseg.data.pairs import Pair, SplitChoice, pair_folders, pair_with_manifest
+from medseg.data.pool import outcomes
+from medseg.metrics.score_table import Row, measures_in, scores_text
+from medseg.metrics.summary import score_case
+from medseg.runtime.console import say, table
+from medseg.runtime.files import write_json, write_text
+from medseg.runtime.provenance import write_provenance
+from medseg.runtime.runfolder import fresh_folder
+from medseg.statistics.cohort import Summariser, Summary
+from medseg.statistics.summary_table import summary_notes, summary_rows
+from medseg.tracking.tracker import Tracker, open_tracker
+
+SCORES = "scores.csv"
+SUMMARY = "summary.json"
+_SPLITS: dict[str, SplitChoice] = {"all": "all", "train": "train", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """How cases are scored and summarised.
+
+    Attributes:
+        surface_tolerance_mm: of surface Dice; pixels on grids without physical size.
+        class_tolerance_mm: tolerances of the classes and regions that have their own.
+        level: of the bootstrap intervals.
+        seed: of their draws.
+    """
+
+    surface_tolerance_mm: float = 1.0
+    class_tolerance_mm: Mapping[str, float] = field(default_factory=dict)
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, tolerance in {"": self.surface_tolerance_mm, **self.class_tolerance_mm}.items():
+            if not tolerance >= 0:
+                raise ConfigError(f"surface tolerance {name} {tolerance}: expected 0 or more")
+        if not 0 < self.level < 1:
+            raise ConfigError(f"level={self.level}: expected a share between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Rows of scores.csv, and what summary.json says."""
+
+    rows: tuple[Row, ...]
+    summary: Summary
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when some case could not be scored."""
+        return EXIT_SOME_FAILED if self.summary["num_failed"] else 0
+
+
+def main(config: Any) -> int:
+    """Evaluate as the settings of `conf/evaluate.yaml` say."""
+    chosen = settings(config)
+    output = Path(require(chosen, "output", "folder for scores.csv and summary.json"))
+    scoring = Scoring(
+        surface_tolerance_mm=chosen["surface_tolerance_mm"],
+        class_tolerance_mm=chosen["class_tolerance_mm"],
+        level=chosen["level"],
+        seed=chosen["seed"],
+    )
+    manifest = _manifest_of(chosen)
+    split = _split_of(chosen["split"])
+    pairs = _pairs_of(chosen, manifest, split)
+    digests = {"manifest": manifest.digest} if manifest else {}
+    with _tracked(chosen, manifest, output) as tracker:
+        # How often a test split was looked at is the number of runs with its tag.
+        tracker.set_tags({"command": "evaluate", "split": str(split), **digests})
+        tracker.log_params({"surface_tolerance_mm": scoring.surface_tolerance_mm})
+        evaluation = evaluate(
+            pairs,
+            output,
+            scoring=scoring,
+            num_workers=chosen["num_workers"],
+            digests=digests,
+            tracker=tracker,
+        )
+    show_evaluation(evaluation)
+    say(f"scores: {output / SCORES}, summary: {output / SUMMARY}")
+    return evaluation.exit_code
+
+
+def evaluate(
+    pairs: Sequence[Pair],
+    output: Path,
+    *,
+    scoring: Scoring | None = None,
+    num_workers: int | None = None,
+    digests: Mapping[str, str] | None = None,
+    tracker: Tracker | None = None,
+) -> Evaluation:
+    """Score all pairs and write scores.csv, summary.json and run.json.
+
+    A pair that cannot be scored gives rows that say why, and the rest goes on.
+
+    Args:
+        pairs: what to compare (`data.pairs`).
+        output: folder to write to.
+        scoring: tolerances and intervals.
+        num_workers: processes that score; None: one a core; 0: none.
+        digests: SHA-256 of the inputs by role, for run.json.
+        tracker: takes the means, a metric a class and measure.
+
+    Raises:
+        ConfigError: a tolerance for a class that no pair has.
+        WriteError: the folder cannot be written.
+    """
+    scoring = scoring or Scoring()
+    _require_known(scoring, pairs)
+    work = partial(
+        score_pair,
+        surface_tolerance_mm=scoring.surface_tolerance_mm,
+        class_tolerance_mm=dict(scoring.class_tolerance_mm),
+    )
+    found = outcomes(work, pairs, num_workers=num_workers, label="scored")
+    rows = tuple(
+        row
+        for pair, one in zip(pairs, found, strict=True)
+        for row in (_refused(pair, one) if isinstance(one, MedsegError) else one)
+    )
+    summary = Summariser(
+        measures=measures_in(rows),
+        classes=tuple(dict.fromkeys(name for pair in pairs for name in pair.labels.names)),
+        level=scoring.level,
+        seed=scoring.seed,
+    ).summarise(rows)
+    write_text(scores_text(rows), output / SCORES)
+    write_json(summary, output / SUMMARY)
+    write_provenance(output, command="evaluate", digests=digests or {}, seed=scoring.seed)
+    if tracker is not None:
+        tracker.log_metrics(_means(summary), step=0)
+    return Evaluation(rows=rows, summary=summary)
+
+
+def score_pair(
+    pair: Pair, *, surface_tolerance_mm: float, class_tolerance_mm: Mapping[str, float]
+) -> list[Row]:
+    """Read a pair and return its rows.
+
+    Raises:
+        MedsegError: a mask is missing or unreadable, or both do not lie on one grid.
+    """
+    masks = pair.read()
+    scores = score_case(
+        masks.prediction,
+        masks.reference,
+        geometry=masks.geometry,
+        labels=pair.labels,
+        surface_tolerance_mm=surface_tolerance_mm,
+        class_tolerance_mm=class_tolerance_mm,
+        annotated=pair.annotated,
+    )
+    return [{**_who(pair), **score.to_row(), "error": ""} for score in scores]
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Print a line a class, what was missed, and what could not be scored."""
+    summary = evaluation.summary
+    columns, rows = summary_rows(summary)
+    num_cases, num_patients = summary["num_cases"], summary["num_patients"]
+    title = (
+        f"{num_cases - summary['num_failed']} of {num_cases} cases scored, "
+        f"{num_patients} patients; {summary['interval']['level']:.0%} intervals"
+    )
+    table(rows, columns=columns, title=title)
+    for note in summary_notes(summary):
+        say(note)
+    for error in (error for errors in summary["failed"].values() for error in errors):
+        say(f"not scored: {error}", error=True)
+
+
+def _who(pair: Pair) -> dict[str, str]:
+    return {"case_id": pair.case_id, "patient_id": pair.patient_id, "stratum": pair.stratum}
+
+
+def _refused(pair: Pair, refusal: MedsegError) -> list[Row]:
+    """Rows of a pair that was not scored: one a class, without scores."""
+    error = f"case {pair.case_id}: {refusal}"
+    asked = pair.labels.names if pair.annotated is None else pair.annotated
+    return [{**_who(pair), "class": name, "error": error} for name in asked]
+
+
+def _means(summary: Summary) -> dict[str, float]:
+    scores = {name: entry["scores"] for name, entry in summary["classes"].items()}
+    scores["foreground"] = summary["foreground"]
+    means = {
+        f"{measure}/{name}": entry["mean"]
+        for name, measures in scores.items()
+        for measure, entry in measures.items()
+    }
+    return {**means, "num_cases": summary["num_cases"], "num_failed": summary["num_failed"]}
+
+
+def _require_known(scoring: Scoring, pairs: Sequence[Pair]) -> None:
+    known = {name for pair in pairs for name in pair.labels.names}
+    known |= {region.name for pair in pairs for region in pair.labels.regions}
+    if unknown := sorted(set(scoring.class_tolerance_mm) - known):
+        raise ConfigError(
+            f"class_tolerance_mm.{unknown[0]}: no such class; expected one of {sorted(known)}"
+        )
+
+
+def _manifest_of(chosen: Mapping[str, Any]) -> Manifest | None:
+    if not chosen["manifest"]:
+        return None
+    root = chosen["data_root"]
+    return read_manifest(Path(chosen["manifest"]), data_root=root and Path(root))
+
+
+def _split_of(asked: object) -> SplitChoice:
+    text = str(asked)
+    if text.isdecimal():
+        return int(text)
+    if text in _SPLITS:
+        return _SPLITS[text]
+    raise ConfigError(f"split={text}: expected all, train, test, or the number of a fold")
+
+
+def _pairs_of(
+    chosen: Mapping[str, Any], manifest: Manifest | None, split: SplitChoice
+) -> list[Pair]:
+    prediction = Path(require(chosen, "prediction", "folder of predicted masks"))
+    if chosen["reference"]:
+        return pair_folders(
+            prediction,
+            Path(chosen["reference"]),
+            labels=manifest.labels if manifest else None,
+            patients={case.case_id: case.patient_id for case in manifest.cases} if manifest else {},
+        )
+    if manifest is None:
+        raise ConfigError("manifest= or reference= is missing: what the masks are measured against")
+    return pair_with_manifest(manifest, prediction, split=split)
+
+
+@contextmanager
+def _tracked(
+    chosen: Mapping[str, Any], manifest: Manifest | None, output: Path
+) -> Iterator[Tracker]:
+    """Track the block as a run that ends as the block does."""
+    mlflow = chosen["mlflow"]
+    if not mlflow["enabled"]:
+        yield Tracker()
+        return
+    tracker = open_tracker(
+        uri=mlflow["uri"],
+        experiment=mlflow["experiment"] or (manifest.name if manifest else "evaluate"),
+        run_name=f"evaluate {output.name}",
+        # A folder of its own: evaluating twice into one output is two runs.
+        folder=fresh_folder(output, "tracking"),
+    )
+    try:
+        yield tracker
+    except KeyboardInterrupt:
+        tracker.close("KILLED")
+        raise
+    except Exception:
+        tracker.close("FAILED")
+        raise
+    tracker.close("FINISHED")

@@ -1,0 +1,334 @@
+"""`medseg evaluate` on masks made in code, and on two raters of real scans."""
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medseg.cli import main as medseg
+from medseg.core.errors import ConfigError, LabelError, ManifestError, ReadError
+from medseg.core.labels import label_set
+from medseg.data.manifest import Case, Channel, Manifest, write_manifest
+from medseg.data.pairs import choose_cases, pair_folders, pair_with_manifest
+from medseg.tasks.evaluate import Evaluation, Scoring, evaluate
+
+AFFINE = np.diag([-0.8, 0.8, 2.5, 1.0])
+SHAPE = (20, 18, 10)
+LABELS = label_set({"liver": 1, "tumour": 7})
+
+
+def write_mask(path: Path, voxels: Any, affine: Any = AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.asarray(voxels, dtype=np.uint8), affine), path)
+    return path
+
+
+def mask(start: int = 4, *, tumour: bool = True) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    voxels = np.zeros(SHAPE, dtype=np.uint8)
+    voxels[start : start + 8, 4:12, 2:8] = 1
+    if tumour:
+        voxels[start : start + 2, 4:6, 2:4] = 7
+    return voxels
+
+
+def case(case_id: str, **changes: Any) -> Case:
+    return Case(
+        **{
+            "case_id": case_id,
+            "patient_id": f"patient {case_id}",
+            "images": {"CT": f"images/{case_id}.nii.gz"},
+            "labels": (f"labels/{case_id}.nii.gz",),
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Manifest:
+    """Three cases on disk, each with a scan, a reference and a prediction one voxel off."""
+    cases = (case("007"), case("a (1) é;$=,"), case("last", split="test"))
+    for one in cases:
+        write_mask(tmp_path / one.images["CT"], mask() * 20)
+        write_mask(tmp_path / f"labels/{one.case_id}.nii.gz", mask())
+        write_mask(tmp_path / f"masks/{one.case_id}.nii.gz", mask(5))
+    manifest = Manifest(
+        name="livers",
+        data_root=tmp_path,
+        channels=(Channel(name="CT", modality="CT"),),
+        labels=LABELS,
+        reference_channel="CT",
+        spatial_dims=3,
+        cases=cases,
+    )
+    write_manifest(manifest, tmp_path / "manifest.json")
+    return manifest
+
+
+def evaluated(manifest: Manifest, **changes: Any) -> Evaluation:
+    root = manifest.data_root
+    pairs = pair_with_manifest(manifest, root / "masks", **changes)
+    return evaluate(pairs, root / "scores", num_workers=0)
+
+
+def written(folder: Path) -> list[dict[str, str]]:
+    with (folder / "scores.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_scores_csv_has_a_row_a_case_and_class_with_named_columns(dataset: Manifest) -> None:
+    result = evaluated(dataset)
+    rows = written(dataset.data_root / "scores")
+    assert [(row["case_id"], row["class"]) for row in rows] == [
+        (one.case_id, name)
+        for one in (*dataset.training_cases, *dataset.test_cases)
+        for name in LABELS.names
+    ]
+    assert set(rows[0]) == {
+        "case_id", "patient_id", "stratum", "class", "unit", "dice", "iou", "surface_dice",
+        "hd95_mm", "hd_mm", "assd_mm", "surface_tolerance_mm", "volume_reference_ml",
+        "volume_prediction_ml", "volume_error_ml", "volume_error_abs_ml", "reference_empty",
+        "prediction_empty", "error",
+    }  # fmt: skip
+    reference, prediction = mask() == 7, mask(5) == 7
+    dice = 2 * (reference & prediction).sum() / (reference.sum() + prediction.sum())
+    assert float(rows[1]["dice"]) == pytest.approx(dice)
+    assert float(rows[1]["hd_mm"]) == pytest.approx(0.8)
+    assert float(rows[1]["volume_reference_ml"]) == pytest.approx(8 * 0.8 * 0.8 * 2.5 / 1000)
+    assert result.exit_code == 0
+
+
+def test_summary_and_provenance_lie_beside_the_scores(dataset: Manifest) -> None:
+    result = evaluated(dataset)
+    summary = json.loads((dataset.data_root / "scores/summary.json").read_text())
+    assert summary["classes"]["liver"]["scores"]["dice"]["mean"] == pytest.approx(
+        np.mean([row["dice"] for row in result.rows if row["class"] == "liver"])
+    )
+    origin = json.loads((dataset.data_root / "scores/run.json").read_text())
+    assert origin["command"] == "medseg evaluate"
+
+
+def test_a_shifted_mask_is_an_error_of_its_case_and_the_rest_goes_on(dataset: Manifest) -> None:
+    shifted = AFFINE.copy()
+    shifted[0, 3] += 0.4
+    write_mask(dataset.data_root / "masks/007.nii.gz", mask(), shifted)
+    result = evaluated(dataset)
+    failed = [row for row in result.rows if row["error"]]
+    assert [row["case_id"] for row in failed] == ["007", "007"]
+    assert "GEO-002" in failed[0]["error"]
+    assert "007.nii.gz" in failed[0]["error"]
+    assert result.exit_code == 3
+    assert result.summary["classes"]["liver"]["num"] == 2
+    rows = written(dataset.data_root / "scores")
+    assert [row["dice"] for row in rows if row["case_id"] == "007"] == ["", ""]
+
+
+def test_a_missing_prediction_is_a_row_and_not_silence(dataset: Manifest) -> None:
+    (dataset.data_root / "masks/last.nii.gz").unlink()
+    result = evaluated(dataset)
+    assert "EVA-004" in result.summary["failed"]["last"][0]
+    assert result.exit_code == 3
+
+
+def test_undefined_scores_are_nan_in_the_file_and_counted(dataset: Manifest) -> None:
+    for folder in ("masks", "labels"):
+        write_mask(dataset.data_root / folder / "007.nii.gz", mask(tumour=False))
+    result = evaluated(dataset)
+    row = written(dataset.data_root / "scores")[1]
+    assert (row["dice"], row["hd95_mm"], row["reference_empty"]) == ("nan", "nan", "true")
+    assert row["volume_error_ml"] == "0.0"
+    assert result.summary["classes"]["tumour"]["scores"]["dice"]["num_undefined"] == 1
+
+
+def test_a_class_that_was_not_annotated_in_a_case_gives_no_row(dataset: Manifest) -> None:
+    partial = replace(dataset.cases[0], annotated=("liver",))
+    result = evaluated(replace(dataset, cases=(partial, *dataset.cases[1:])))
+    assert [row["class"] for row in result.rows if row["case_id"] == "007"] == ["liver"]
+
+
+def test_splits_choose_cases_and_never_mix_in_the_test_cases(dataset: Manifest) -> None:
+    folds = replace(
+        dataset,
+        num_folds=2,
+        cases=tuple(
+            replace(one, fold=n) if one.split == "train" else one
+            for n, one in enumerate(dataset.cases)
+        ),
+    )
+    chosen = {
+        split: [one.case_id for one in choose_cases(folds, split)]
+        for split in ("all", "train", "test", 0, 1)
+    }
+    assert chosen["test"] == ["last"]
+    assert chosen[0] == ["007"]
+    assert chosen[1] == ["a (1) é;$=,"]
+    assert sorted(chosen["train"]) == sorted([*chosen[0], *chosen[1]])
+    assert sorted(chosen["all"]) == sorted([*chosen["train"], "last"])
+
+
+def test_a_split_without_references_is_refused(dataset: Manifest) -> None:
+    with pytest.raises(ManifestError, match="EVA-001"):
+        choose_cases(replace(dataset, cases=dataset.cases[:2]), "test")
+
+
+def test_processes_give_the_rows_that_one_process_gives(dataset: Manifest) -> None:
+    root = dataset.data_root
+    pairs = pair_with_manifest(dataset, root / "masks")
+    alone = evaluate(pairs, root / "alone", num_workers=0)
+    spread = evaluate(pairs, root / "spread", num_workers=2)
+    assert alone.rows == spread.rows
+    assert (root / "alone/scores.csv").read_bytes() == (root / "spread/scores.csv").read_bytes()
+
+
+def test_pictures_are_measured_in_pixels_also_when_the_mask_is_nifti(tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = np.zeros((12, 16), dtype=np.uint8)
+    picture[3:8, 4:9] = 255
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture).save(tmp_path / folder / "cell.png")
+    one = case("cell", images={"CT": "images/cell.png"}, labels=("labels/cell.png",))
+    manifest = Manifest(
+        name="cells",
+        data_root=tmp_path,
+        channels=(Channel(name="CT", modality="microscopy"),),
+        labels=label_set({"nucleus": ">0"}),
+        reference_channel="CT",
+        spatial_dims=2,
+        cases=(one,),
+    )
+    from medseg.io.formats import read_volume, write_label_map
+
+    geometry = read_volume(tmp_path / "images/cell.png").geometry
+    prediction = np.roll((picture > 0).astype(np.uint8).T[..., None], 1, axis=0)
+    for suffix in ("nii.gz", "png"):
+        masks = tmp_path / suffix
+        masks.mkdir()
+        write_label_map(
+            prediction, masks / f"cell.{suffix}", geometry=geometry, labels=manifest.labels
+        )
+        result = evaluate(pair_with_manifest(manifest, masks), tmp_path / "out", num_workers=0)
+        (row,) = result.rows
+        assert row["error"] == ""
+        assert row["unit"] == "px"
+        assert row["hd_px"] == 1
+        assert row["volume_reference_px"] == 25
+    with_size = replace(manifest, cases=(replace(one, spacing_mm=(0.5, 0.5, 1.0)),))
+    result = evaluate(pair_with_manifest(with_size, masks), tmp_path / "out", num_workers=0)
+    assert result.rows[0]["hd_mm"] == pytest.approx(0.5)
+
+
+def test_two_folders_of_label_maps_are_paired_by_name(dataset: Manifest) -> None:
+    root = dataset.data_root
+    (root / "labels/labels.json").write_text(json.dumps(LABELS.to_json()))
+    pairs = pair_folders(root / "masks", root / "labels")
+    result = evaluate(pairs, root / "out", num_workers=0)
+    dice = {(row["case_id"], row["class"]): row["dice"] for row in evaluated(dataset).rows}
+    assert {(row["case_id"], row["class"]): row["dice"] for row in result.rows} == dice
+
+
+def test_label_maps_without_a_label_set_are_refused(dataset: Manifest) -> None:
+    with pytest.raises(LabelError, match="EVA-003"):
+        pair_folders(dataset.data_root / "masks", dataset.data_root / "labels")
+
+
+def test_folders_that_are_not_there_or_empty_are_refused(dataset: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="EVA-002"):
+        pair_with_manifest(dataset, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ReadError, match="EVA-002"):
+        pair_folders(tmp_path / "masks", tmp_path / "empty")
+
+
+def test_of_several_formats_the_nifti_file_is_read_and_others_are_refused(
+    dataset: Manifest,
+) -> None:
+    masks = dataset.data_root / "masks"
+    other = (masks / "007.nii.gz").rename(masks / "007.nii")
+    write_mask(masks / "007.nii.gz", mask(5))
+    assert evaluated(dataset).exit_code == 0
+    write_mask(masks / "007.nii", mask(5))
+    (masks / "007.nii.gz").rename(masks / "007.hdr")
+    assert other.exists()
+    assert "EVA-005" in evaluated(dataset).summary["failed"]["007"][0]
+
+
+def test_organs_that_overlap_are_scored_file_by_file(tmp_path: Path) -> None:
+    whole, part = mask() > 0, mask() == 7
+    for rater, organs in {
+        "first": {"liver": whole, "tumour": part},
+        "second": {"liver": whole, "spare": part},
+    }.items():
+        for organ, voxels in organs.items():
+            write_mask(tmp_path / rater / "case 1" / "masks" / f"{organ}.nii.gz", voxels)
+    result = evaluate(
+        pair_folders(tmp_path / "second", tmp_path / "first"), tmp_path / "out", num_workers=0
+    )
+    liver, tumour = result.rows
+    assert (liver["case_id"], liver["class"], liver["dice"]) == ("case 1", "liver", 1)
+    assert "EVA-004" in tumour["error"]
+    assert "tumour" in tumour["error"]
+
+
+def test_a_tolerance_for_a_class_that_is_not_there_is_refused(dataset: Manifest) -> None:
+    pairs = pair_with_manifest(dataset, dataset.data_root / "masks")
+    with pytest.raises(ConfigError, match="spleen"):
+        evaluate(
+            pairs, dataset.data_root / "out", scoring=Scoring(class_tolerance_mm={"spleen": 1})
+        )
+
+
+@pytest.mark.parametrize("wrong", [{"level": 1.0}, {"surface_tolerance_mm": -1.0}])
+def test_scoring_without_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        Scoring(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_command_prints_a_table_and_ends_with_3_when_a_case_failed(
+    dataset: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset.data_root
+    (root / "masks/last.nii.gz").unlink()
+    line = [
+        "evaluate",
+        f"prediction={root / 'masks'}",
+        f"manifest={root / 'manifest.json'}",
+        f"output={root / 'out'}",
+        "num_workers=0",
+        "mlflow.enabled=false",
+    ]
+    assert medseg(line) == 3
+    shown = capsys.readouterr()
+    assert "foreground" in shown.out
+    assert "2 of 3 cases scored" in shown.out
+    assert "EVA-004" in shown.err
+    assert medseg([*line, "split=train"]) == 0
+    assert medseg([*line, "split=validation"]) == 2
+
+
+@pytest.mark.slow
+def test_dice_of_real_raters_is_what_was_published_with_them(
+    shared_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shared_data("oar_two_raters")
+    known = {
+        "Brainstem": (0.904, 0.904),
+        "Parotid-Lt": (0.829, 0.795),
+        "Mandible": (0.956, 0.971),
+        "Cochlea-Lt": (0.791, 0.744),
+        "Spinal-Cord": (0.810, 0.862),
+    }
+    pairs = pair_folders(folder / "radiographer", folder / "oncologist")
+    assert len(pairs) == 42
+    asked = [pair for pair in pairs if pair.labels.names[0] in known]
+    result = evaluate(asked, tmp_path, num_workers=0)
+    for row in result.rows:
+        published = known[row["class"]][row["case_id"] == "0522c0057"]
+        assert math.isclose(row["dice"], published, abs_tol=5e-4)
