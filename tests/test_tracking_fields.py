@@ -13,6 +13,7 @@ from medseg.tracking.fields import (
     Names,
     cut,
     flat_params,
+    job_tags,
     tag_texts,
     valid_name,
 )
@@ -100,3 +101,11 @@ def test_equal_paths_have_equal_digests_and_others_do_not():
 def test_names_of_models_are_nobodys_path():
     names = {"checkpoint": "models:/liver@best"}
     assert flat_params(names) == names
+
+
+def test_a_job_of_a_sweep_is_told_by_what_it_overrides():
+    tags = job_tags(3, ["model=unet", "optimizer.lr=1e-3", "manifest='MUELLER HANS.json'"])
+    assert tags["medseg.sweep.job"] == "3"
+    assert tags["medseg.sweep.overrides"].startswith(
+        "model=unet optimizer.lr=1e-3 manifest=sha256:"
+    )

@@ -30,14 +30,18 @@ def _store():
 
 
 class StubServer:
-    """Speaks as much of MLflow's REST API as a run without artifacts needs."""
+    """Speaks as much of MLflow's REST API as a run without artifacts needs.
+
+    Keeps every point it was sent, also those sent twice; `lost_answer` counts down to the request
+    whose answer is lost after the work was done.
+    """
 
     def __init__(self, port=0, mode="ok", delay_s=0.0):
         self.mode = mode
         self.delay_s = delay_s
         self.runs = {}
         self.points = []
-        self.requests = []
+        self.lost_answer = -1
         self._mutex = threading.Lock()
         handler = type("Handler", (_Handler,), {"stub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -85,7 +89,9 @@ class StubServer:
         return {"run_info": self.runs[body["run_id"]]["info"]}
 
     def _runs_log_batch(self, body):
-        self.points += [(point["key"], point["step"]) for point in body.get("metrics", [])]
+        self.points += [
+            (point["key"], point["step"], point["timestamp"]) for point in body.get("metrics", [])
+        ]
         return {}
 
 
@@ -101,7 +107,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self, body):
         route = urlsplit(self.path).path.partition("/mlflow/")[2]
-        self.stub.requests.append(route)
         if self.stub.mode == "500":
             self._send(500, {"error_code": "INTERNAL_ERROR", "message": "the stub is failing"})
             return
@@ -109,7 +114,12 @@ class _Handler(BaseHTTPRequestHandler):
         if urlsplit(self.path).path == "/health":
             self._send(200, {})
             return
-        self._send(200, self.stub.answer(route, body))
+        answer = self.stub.answer(route, body)
+        self.stub.lost_answer -= 1
+        if self.stub.lost_answer == 0:
+            self._send(500, {"error_code": "INTERNAL_ERROR", "message": "the answer is lost"})
+            return
+        self._send(200, answer)
 
     def _send(self, status, body):
         data = json.dumps(body).encode()

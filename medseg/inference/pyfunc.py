@@ -12,7 +12,6 @@ from medseg.io.formats import case_name, read_volume, write_label_map
 from medseg.runtime.hardware import pick_device
 
 _MODEL_FILE = "model.pt"
-_COLUMN = "scan"
 
 
 class ScanSegmenter:
@@ -27,7 +26,7 @@ class ScanSegmenter:
         """Segment scans, each onto its own grid.
 
         Args:
-            model_input: paths of scans: a list, or a table with a column `scan`.
+            model_input: paths of scans: a list, or the first column of a table.
             params: `output`: folder for the masks, made if absent (beside each scan when empty);
                 `suffix`: the masks' format (default `.nii.gz`).
 
@@ -69,8 +68,7 @@ def _load_pyfunc(data_path: str) -> ScanSegmenter:
 
 def _texts(model_input: pd.DataFrame | Sequence[str]) -> list[str]:
     if isinstance(model_input, pd.DataFrame):
-        column = _COLUMN if _COLUMN in model_input.columns else model_input.columns[0]
-        return [str(text) for text in model_input[column]]
+        return [str(text) for text in model_input.iloc[:, 0]]
     return [str(text) for text in model_input]
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -67,6 +67,21 @@ def tag_texts(values: Mapping[str, Any]) -> dict[str, str]:
         valid_name(key): cut(_text(_without_paths(key, value)), MAX_TAG)
         for key, value in values.items()
     }
+
+
+def job_tags(job: int, overrides: Sequence[str]) -> dict[str, str]:
+    """Return the tags by which a job of a sweep is told from the others.
+
+    Args:
+        job: its number within the sweep.
+        overrides: the words `key=value` that make it this job.
+    """
+    words = []
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        shown = without_paths(key.lstrip("+~"), value.strip("'\""))
+        words.append(f"{key}{equals}{shown}")
+    return {"medseg.sweep.job": str(job), "medseg.sweep.overrides": " ".join(words)}
 
 
 def without_paths(key: str, text: str) -> str:

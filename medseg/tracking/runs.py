@@ -250,7 +250,8 @@ def save_model(data: Path, folder: Path, described: Model) -> None:
 def signature() -> ModelSignature:
     """Paths of scans in, paths of masks out; `output` names the folder the masks go to."""
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, "scan")]),
+        # Without a name, so that MLflow takes a plain list as well as a table of any heading.
+        inputs=Schema([ColSpec(DataType.string)]),
         outputs=Schema([ColSpec(DataType.string, "mask")]),
         params=ParamSchema(
             [

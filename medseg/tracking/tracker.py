@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -212,7 +213,8 @@ def _outcome(sender: subprocess.Popen[bytes] | None, wait_s: float, folder: Path
             if sender.wait(wait_s) == 0:
                 return ""
         except subprocess.TimeoutExpired:
-            pass
+            # Somebody must take note of its end, or it stays a zombie as long as we live.
+            threading.Thread(target=sender.wait, name="medseg-sender-end", daemon=True).start()
     spool = Spool(folder)
     reason = f" ({spool.trouble})" if spool.trouble else ""
     return (
