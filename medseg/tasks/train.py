@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,10 @@ def run_training(
     except Exception:
         tracker.close("FAILED")
         raise
+    write_json(asdict(trained), folder / "result.json")
     if trained.finished and log_model:
         tracker.log_model(folder)
-    for name in ("plan.json", "run.json", "training.json"):
+    for name in ("plan.json", "run.json", "training.json", "result.json"):
         tracker.log_file(folder / name)
     tracker.close("FINISHED" if trained.finished else "KILLED")
     return trained, 0 if trained.finished else asked.exit_code
