@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medseg.core.labels import LabelMap, LabelSet
 from medseg.core.volume import Volume
 from medseg.metrics.overlap import Mask, measure_overlap
 
 Voxels = NDArray[Any]
+# A scan of one channel, and the indices (I, J, K) of its reference.
+Labelled = tuple[Volume, LabelMap]
 
 # What is tried for a class: ends of the window as percentiles of the class itself, widths of a
 # Gaussian that quietens the noise first, and dropping all but the largest piece.
@@ -69,6 +72,28 @@ def fit_window(scans: Sequence[Volume], references: Sequence[Mask]) -> Window:
             )
             tried.append((_mean_dice(window, smooth, references), window))
     return max(tried, key=itemgetter(0))[1]
+
+
+def window_dice(
+    known: Sequence[Labelled], unseen: Sequence[Labelled], *, labels: LabelSet
+) -> dict[str, float]:
+    """Return, for each class, the mean Dice of its best window on scans it was not fitted to.
+
+    Args:
+        known: scans that the windows are fitted to.
+        unseen: scans that they are measured on.
+        labels: the classes.
+    """
+    means = {}
+    for index, name in enumerate(labels.names, start=1):
+        masks = [label_map == index for _, label_map in known]
+        window = fit_window([scan for scan, _ in known], masks)
+        dice = [
+            measure_overlap(window.segment(scan), label_map == index).dice
+            for scan, label_map in unseen
+        ]
+        means[name] = float(np.nanmean(dice))
+    return means
 
 
 def otsu_threshold(voxels: Voxels) -> float:
