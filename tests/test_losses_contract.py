@@ -3,6 +3,7 @@
 Axes: B batch, L label (0 is background), IJK voxels (2D: IJ).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ from medseg.losses.registry import build_loss, loss_names, loss_settings
 CONF = Path(__file__).parents[1] / "conf" / "loss"
 NUM_OUTPUTS = 4
 IGNORED = 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors are computed faster by one thread, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=loss_names())

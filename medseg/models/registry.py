@@ -13,7 +13,11 @@ from medseg.runtime.registry import Registry
 
 # Which file holds which family; it is imported, and MONAI with it, when the name is asked for.
 _HOMES = {
+    "deeplabv3": "medseg.models.deeplab",
+    "deeplabv3plus": "medseg.models.deeplab",
     "dynunet": "medseg.models.dynunet",
+    "fcn": "medseg.models.fcn",
+    "pspnet": "medseg.models.pspnet",
     "resunet": "medseg.models.unet",
     "segresnet": "medseg.models.segresnet",
     "unet": "medseg.models.unet",

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from monai.networks.blocks.segresnet_block import ResBlock, get_conv_layer
 from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medseg.core.plan import Plan
 from medseg.models.levels import strides_of
 from medseg.models.registry import Layer, register_model
+from medseg.models.resize import enlarge
 
 _NORM = ("group", {"num_groups": 8})
 _ACT = ("relu", {"inplace": True})
-_INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 
 @register_model("segresnet")
@@ -78,7 +77,6 @@ class SegResNet(nn.Module):
     ) -> None:
         super().__init__()
         dims, widths, strides = plan.spatial_dims, plan.network.widths, strides_of(plan)
-        self.interpolation = _INTERPOLATION[dims]
         self.first = nn.Sequential(
             get_conv_layer(dims, num_inputs, widths[0]),
             (nn.Dropout2d if dims == 2 else nn.Dropout3d)(dropout),
@@ -112,7 +110,6 @@ class SegResNet(nn.Module):
         skips.pop()
         for narrow, up in zip(self.narrow, self.up, strict=True):
             skip = skips.pop()
-            x = narrow(x)
-            x = up(functional.interpolate(x, size=skip.shape[2:], mode=self.interpolation) + skip)
+            x = up(enlarge(narrow(x), skip.shape[2:]) + skip)
         logits: Tensor = self.last(x)
         return logits
