@@ -46,6 +46,7 @@ class PixelFile:
         name: of the file, for messages.
         decoder: pydicom's, for the transfer syntax of the file.
         dataset: the attributes that decoding needs.
+        packed: eight pixels share a byte, as in a binary SEG.
         inverted: the file is MONOCHROME1: the lowest value is the brightest.
         limits: lowest and highest value that the stored bits can express.
         padding: lowest and highest stored value that mark "no measurement"; None when undeclared.
@@ -54,6 +55,7 @@ class PixelFile:
     name: str
     decoder: Decoder
     dataset: Dataset
+    packed: bool
     inverted: bool
     limits: tuple[int, int]
     padding: tuple[int, int] | None
@@ -64,6 +66,8 @@ class PixelFile:
         Raises:
             ReadError: DCM-014, a stream that cannot be decoded.
         """
+        if self.packed:
+            return _unpacked(self.dataset, index)
         try:
             pixels, _ = self.decoder.as_array(self.dataset, index=index, raw=True)
         except _UNDECODABLE as fault:
@@ -101,10 +105,21 @@ def open_pixels(file: DicomFile) -> PixelFile:
         name=file.name,
         decoder=decoder,
         dataset=dataset,
+        packed=dataset.BitsAllocated == 1 and not syntax.is_encapsulated,
         inverted=text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
         limits=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
         padding=_padding_of(dataset, file.name, bits=bits, signed=signed),
     )
+
+
+def _unpacked(dataset: Dataset, index: int) -> Pixels:
+    """Return a frame of bits; frames follow each other without a gap (PS3.5 8.1.1 and D)."""
+    shape = int(dataset.Rows), int(dataset.Columns)
+    first, last = index * shape[0] * shape[1], (index + 1) * shape[0] * shape[1]
+    # pydicom 3.0.2 loses bits of single frames that do not begin at a byte.
+    data = np.frombuffer(dataset.PixelData, np.uint8)[first // 8 : -(-last // 8)]
+    bits = np.unpackbits(data, bitorder="little")[first % 8 :][: last - first]
+    return np.asarray(bits.reshape(shape))
 
 
 def _syntax_of(dataset: Dataset) -> UID:

@@ -11,6 +11,7 @@ from medseg.core.geometry import Geometry
 from medseg.core.volume import Volume
 from medseg.io.dicom.headers import Scan, holds_dicom, scan_headers
 from medseg.io.dicom.series import Series, group_series
+from medseg.io.dicom.suv import suv_factor
 from medseg.io.dicom.values import read_voxels
 
 
@@ -38,7 +39,7 @@ def find_series(path: Path) -> tuple[Series, ...]:
     return group_series(scan_headers(path))
 
 
-def read_dicom(path: Path, *, series_uid: str | None = None) -> Volume:
+def read_dicom(path: Path, *, series_uid: str | None = None, suv: bool = False) -> Volume:
     """Read the volume under a path.
 
     Voxels are ordered (C, I, J, K): i counts columns, j rows, k slices along the normal of the
@@ -49,10 +50,12 @@ def read_dicom(path: Path, *, series_uid: str | None = None) -> Volume:
         path: a folder, a .zip or a file.
         series_uid: which series, by its UID or the last digits of it, and after a colon its part
             (`Series.selector`); None takes the only volume there.
+        suv: turn PET activity (Bq/ml) into SUV by body weight (g/ml).
 
     Raises:
         ReadError: DCM-003 several volumes and none chosen, or a choice that fits none; DCM-028 an
-            empty file beside the slices; and what `find_series` and the verdicts of series say.
+            empty file beside the slices; DCM-040 a series that cannot be turned into SUV; and what
+            `find_series` and the verdicts of series say.
         GeometryError: the chosen series cannot be placed.
     """
     scan = scan_headers(path)
@@ -61,9 +64,11 @@ def read_dicom(path: Path, *, series_uid: str | None = None) -> Volume:
     # First of all: a file that was not copied whole explains a slice that is missing.
     _require_complete(scan, series)
     geometry = geometry_of(series)
-    voxels_KJI, findings = read_voxels(
-        series.frames, modality=series.modality, name=f"series {series.selector}"
-    )
+    name = f"series {series.selector}"
+    factor = suv_factor(series.frames, name=name) if suv else None
+    voxels_KJI, findings = read_voxels(series.frames, modality=series.modality, name=name)
+    if factor is not None:
+        voxels_KJI = (voxels_KJI * factor).astype(np.float32)
     return Volume(
         np.transpose(voxels_KJI)[None],
         geometry,

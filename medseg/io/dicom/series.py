@@ -8,10 +8,7 @@ b-value, ...). What a group lacks to be a volume is recorded, not repaired.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from typing import Literal
-
-import numpy as np
 
 from medseg.core.errors import GeometryError, MedsegError, ReadError
 from medseg.core.findings import Finding
@@ -20,8 +17,9 @@ from medseg.io.dicom.attributes import text, unspoken, words
 from medseg.io.dicom.enhanced import enhanced_frames, is_enhanced
 from medseg.io.dicom.frames import Frame, single_frame
 from medseg.io.dicom.headers import Header, Scan
+from medseg.io.dicom.parts import tell_apart
 from medseg.io.dicom.sources import DicomFile
-from medseg.io.dicom.stack import ORIENTATION_TOLERANCE, build_stack
+from medseg.io.dicom.stack import build_stack
 from medseg.io.dicom.values import same_pixels
 
 Verdict = Literal["volume", "slice", "localizer", "damaged", "other"]
@@ -159,7 +157,7 @@ def _series_of(headers: Sequence[Header]) -> list[Series]:
         _require_one_frame_of_reference(headers)
     except MedsegError as refusal:
         return [_refused(headers, refusal)]
-    parts = _parts(frames)
+    parts = tell_apart(frames)
     return [_series_of_part(headers, name, part) for name, part in parts]
 
 
@@ -252,55 +250,3 @@ def _require_one_frame_of_reference(headers: Sequence[Header]) -> None:
             code="DCM-033",
             hint="positions of two frames of reference cannot be compared; split the series",
         )
-
-
-def _parts(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
-    """Split frames into volumes, and name each where there are several."""
-    apart: list[list[Frame]] = []
-    for frame in frames:
-        home = next((part for part in apart if _belongs(frame, part[0])), None)
-        if home is None:
-            apart.append([frame])
-        else:
-            home.append(frame)
-    named: list[tuple[str, list[Frame]]] = []
-    for number, part in enumerate(apart, start=1):
-        group = f"group={number}" if len(apart) > 1 else ""
-        for mark, repetition in _repetitions(part):
-            named.append((",".join(filter(None, (group, mark))), repetition))
-    return named
-
-
-def _belongs(frame: Frame, other: Frame) -> bool:
-    if (frame.localizer, frame.stack) != (other.localizer, other.stack):
-        return False
-    directions = frame.plane.i_direction + frame.plane.j_direction
-    others = other.plane.i_direction + other.plane.j_direction
-    return bool(np.abs(np.subtract(directions, others)).max() <= ORIENTATION_TOLERANCE)
-
-
-def _repetitions(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
-    """Split frames whose positions repeat by the fewest marks that tell them apart."""
-    if not _repeats(frames):
-        return [("", list(frames))]
-    marks = [dict(frame.marks) for frame in frames]
-    names = list(dict.fromkeys(name for found in marks for name in found))
-    varying = [name for name in names if len({found.get(name) for found in marks}) > 1]
-    for count in (1, 2, 3):
-        for chosen in combinations(varying, count):
-            parts: dict[tuple[str, ...], list[Frame]] = {}
-            for frame, found in zip(frames, marks, strict=True):
-                parts.setdefault(tuple(found.get(n, "") for n in chosen), []).append(frame)
-            sizes = {len(part) for part in parts.values()}
-            if len(sizes) == 1 and not any(_repeats(part) for part in parts.values()):
-                return [
-                    (",".join(map("=".join, zip(chosen, values, strict=True))), part)
-                    for values, part in parts.items()
-                ]
-    # Nothing tells them apart: copies, which the stack compares pixel by pixel.
-    return [("", list(frames))]
-
-
-def _repeats(frames: Sequence[Frame]) -> bool:
-    places = {tuple(round(mm, 2) for mm in frame.plane.position_mm) for frame in frames}
-    return len(places) < len(frames)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ _Voxels = NDArray[Any]
 
 # Values of these modalities have a unit (HU; Bq/ml or SUV), so they are never turned upside down.
 _MEASURED = frozenset({"CT", "PT"})
-AIR_HU = -1024.0
+_AIR_HU = -1024.0
+_INT16 = np.iinfo(np.int16)
 # A CT whose lowest value is above this shows no air, or is not in HU.
 _NO_AIR_HU = -500.0
 
@@ -53,20 +55,20 @@ def read_voxels(
     kind = np.int16 if exact else np.float32
     voxels: _Voxels = np.empty((len(frames), rows, columns), dtype=kind)
     padding: dict[int, tuple[int, int]] = {}
-    turned = False
-    for k, pixels, source in _stored(frames):
-        values = _rescale(_upright(pixels, source, modality), frames[k], exact=exact)
+    inverted = False
+    for k, pixels, source in _stored(frames, modality):
+        values = _rescale(pixels, frames[k], source.limits, exact=exact)
         voxels = _fitting(voxels, values)
         voxels[k] = values
-        turned |= source.inverted
+        inverted |= source.inverted
         if source.padding is not None:
             padding[k] = source.padding
     findings = _fill_padding(voxels, frames, padding, modality=modality, name=name)
-    findings += _gray_findings(voxels, modality=modality, turned=turned, name=name)
+    findings += _gray_findings(voxels, modality=modality, inverted=inverted, name=name)
     return voxels, tuple(findings)
 
 
-def _stored(frames: Sequence[Frame]) -> Iterator[tuple[int, Pixels, PixelFile]]:
+def _stored(frames: Sequence[Frame], modality: str) -> Iterator[tuple[int, Pixels, PixelFile]]:
     """Decode frames, several files at a time; yield k, the stored values, and their file."""
     places: dict[DicomFile, list[int]] = {}
     for k, frame in enumerate(frames):
@@ -79,6 +81,8 @@ def _stored(frames: Sequence[Frame]) -> Iterator[tuple[int, Pixels, PixelFile]]:
             batch = files[start : start + ahead]
             wanted = [[frames[k].index for k in places[file]] for file in batch]
             for file, (source, pixels) in zip(batch, pool.map(_decode, batch, wanted), strict=True):
+                if source.inverted and modality not in _MEASURED:
+                    source, pixels = _turned(source, pixels)
                 for k, decoded in zip(places[file], pixels, strict=True):
                     yield k, decoded, source
 
@@ -86,6 +90,13 @@ def _stored(frames: Sequence[Frame]) -> Iterator[tuple[int, Pixels, PixelFile]]:
 def _decode(file: DicomFile, indices: Sequence[int]) -> tuple[PixelFile, list[Pixels]]:
     source = open_pixels(file)
     return source, [source.frame(index) for index in indices]
+
+
+def _turned(source: PixelFile, pixels: Sequence[Pixels]) -> tuple[PixelFile, list[Pixels]]:
+    """Swap the ends of the gray scale, in the pixels and in the value that marks padding."""
+    ends = sum(source.limits)
+    padding = source.padding and (ends - source.padding[1], ends - source.padding[0])
+    return replace(source, padding=padding), [ends - frame.astype(np.int64) for frame in pixels]
 
 
 def same_pixels(one: Frame, other: Frame) -> bool:
@@ -105,28 +116,22 @@ def _empty(frames: Sequence[Frame], kind: np.dtype[Any]) -> _Voxels:
     return np.empty((len(frames), rows, columns), dtype=kind)
 
 
-def _upright(pixels: Pixels, source: PixelFile, modality: str) -> NDArray[np.int64]:
-    """Widen stored values, and turn MONOCHROME1 so that high is bright."""
-    wide = pixels.astype(np.int64)
-    if source.inverted and modality not in _MEASURED:
-        return sum(source.limits) - wide
-    return wide
-
-
-def _rescale(stored: NDArray[np.int64], frame: Frame, *, exact: bool) -> _Voxels:
-    if exact:
-        return stored + int(frame.intercept)
-    return (stored * frame.slope + frame.intercept).astype(np.float32)
+def _rescale(pixels: Pixels, frame: Frame, limits: tuple[int, int], *, exact: bool) -> _Voxels:
+    if not exact:
+        return (pixels.astype(np.float64) * frame.slope + frame.intercept).astype(np.float32)
+    shift = int(frame.intercept)
+    if limits[0] + shift >= _INT16.min and limits[1] + shift <= _INT16.max:
+        # Wrapping around on the way is harmless, since every sum fits.
+        return pixels.astype(np.int16, copy=False) + np.int16(shift)
+    return pixels.astype(np.int64) + shift
 
 
 def _fitting(voxels: _Voxels, values: _Voxels) -> _Voxels:
     """Widen the volume once a slice does not fit into int16."""
-    if voxels.dtype != np.int16:
+    if voxels.dtype != np.int16 or values.dtype == np.int16:
         return voxels
-    limits = np.iinfo(np.int16)
-    if values.min() >= limits.min and values.max() <= limits.max:
-        return voxels
-    return voxels.astype(np.int32)
+    fits = values.min() >= _INT16.min and values.max() <= _INT16.max
+    return voxels if fits else voxels.astype(np.int32)
 
 
 def _fill_padding(
@@ -147,7 +152,7 @@ def _fill_padding(
     highs = [float(values.max()) for values in measured if values.size]
     if not lows:
         return []
-    low, high = (AIR_HU, max(highs)) if modality == "CT" else (min(lows), max(highs))
+    low, high = (_AIR_HU, max(highs)) if modality == "CT" else (min(lows), max(highs))
     replaced = 0
     for k, mask in masks.items():
         outside = mask & ((voxels[k] < low) | (voxels[k] > high))
@@ -164,9 +169,9 @@ def _padded(values: _Voxels, frame: Frame, ends: tuple[int, int]) -> NDArray[np.
     return np.asarray((values >= low) & (values <= high))
 
 
-def _gray_findings(voxels: _Voxels, *, modality: str, turned: bool, name: str) -> list[Finding]:
+def _gray_findings(voxels: _Voxels, *, modality: str, inverted: bool, name: str) -> list[Finding]:
     findings = []
-    if turned:
+    if inverted:
         message = "MONOCHROME1: " + (
             "values have a unit and are kept as stored"
             if modality in _MEASURED
