@@ -70,16 +70,24 @@ def read_volume(
     return _with_spacing(volume, spacing_mm, path)
 
 
-def read_label_map(path: Path, labels: LabelSet, *, spacing_mm: Spacing | None = None) -> Volume:
+def read_label_map(
+    path: Path,
+    labels: LabelSet,
+    *,
+    spacing_mm: Spacing | None = None,
+    onto: Geometry | None = None,
+) -> Volume:
     """Read a mask as indices 0..N (N + 1 where it is to be ignored).
 
     Args:
         path: a file of any format, also a .seg.nrrd or a DICOM SEG.
         labels: what the stored values (or the names of segments) stand for.
         spacing_mm: size of a voxel, for images that carry none.
+        onto: the grid of the scan, on which the frames of a DICOM SEG are placed (a SEG may leave
+            out slices without a mark); other formats lie on the grid their file declares.
 
     Returns:
-        One channel of indices, (1, I, J, K).
+        One channel of indices, (1, I, J, K); of a SEG whose segments overlap, a channel a class.
 
     Raises:
         LabelError: LBL-001 to LBL-003 values that are no class, LBL-004 a picture in colours,
@@ -91,7 +99,7 @@ def read_label_map(path: Path, labels: LabelSet, *, spacing_mm: Spacing | None =
     if kind in ("dicom", "zip"):
         from medseg.io.dicom.seg import read_seg
 
-        return read_seg(path, labels=labels)
+        return read_seg(path, labels=labels, onto=onto)
     stored, keys = _read_file(path, kind, channels_axis=kind == "nrrd", palette="indices")
     if is_segmentation(keys):
         return labels_of_segments(stored, keys, path, labels)
@@ -184,7 +192,7 @@ def _read_file(
 
 def _misnamed(path: Path, kind: Kind) -> list[Finding]:
     suffix = suffix_of(path)
-    suffix = ".nrrd" if suffix == ".seg.nrrd" else suffix
+    suffix = suffix.removeprefix(".seg")
     packed = kind == "nifti" and _is_packed(path)
     fitting = suffix in SUFFIXES[kind] and (kind != "nifti" or suffix.endswith(".gz") == packed)
     if fitting:

@@ -91,7 +91,11 @@ def kind_of(path: Path) -> Kind | None:
 
 def suffix_of(path: Path) -> str:
     """Return the suffix by which medseg knows a file, lower case; "" when it knows none."""
-    known = [".seg.nrrd", *(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)]
+    known = [
+        ".seg.nrrd",
+        ".seg.dcm",
+        *(suffix for suffixes in SUFFIXES.values() for suffix in suffixes),
+    ]
     name = path.name.lower()
     return max((suffix for suffix in known if name.endswith(suffix)), key=len, default="")
 

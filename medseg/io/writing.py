@@ -39,6 +39,7 @@ def write_label_map(
     geometry: Geometry,
     labels: LabelSet,
     source: Path | None = None,
+    series_uid: str | None = None,
 ) -> None:
     """Write indices 0..N as the values that files store, on the grid of the scan.
 
@@ -47,7 +48,8 @@ def write_label_map(
         path: where; the suffix chooses the format.
         geometry: the grid, that of the scan.
         labels: stored values, names, colours and codes.
-        source: the DICOM series that a DICOM SEG refers to.
+        source: the folder, .zip or file of the DICOM series that a DICOM SEG refers to.
+        series_uid: which series of it, where there are several.
 
     Raises:
         WriteError: FIL-020 a suffix medseg does not write, FIL-021 a SEG without its source,
@@ -60,8 +62,23 @@ def write_label_map(
             code="FIL-023",
         )
     suffix = suffix_of(path)
-    if suffix == ".dcm":
-        _write_seg(label_map_IJK, path, geometry=geometry, labels=labels, source=source)
+    if suffix in (".dcm", ".seg.dcm"):
+        if source is None:
+            raise WriteError(
+                f"{path}: a DICOM SEG refers to the series it was drawn on, and none was given",
+                code="FIL-021",
+                hint="name the DICOM series as the source, or write .nii.gz",
+            )
+        from medseg.io.dicom.seg import write_seg
+
+        write_seg(
+            label_map_IJK,
+            path,
+            geometry=geometry,
+            labels=labels,
+            source=source,
+            series_uid=series_uid,
+        )
         return
     stored = Volume(_stored(label_map_IJK, labels, path)[None], geometry, ("labels",))
     if suffix == ".seg.nrrd":
@@ -138,25 +155,6 @@ def _write_pixels(volume: Volume, path: Path, suffix: str) -> None:
         write_picture(volume.voxels[0, :, :, 0], path)
     else:
         write_tiff(volume.voxels[0], path)
-
-
-def _write_seg(
-    label_map_IJK: LabelMap,
-    path: Path,
-    *,
-    geometry: Geometry,
-    labels: LabelSet,
-    source: Path | None,
-) -> None:
-    if source is None:
-        raise WriteError(
-            f"{path}: a DICOM SEG refers to the series it was drawn on, and none was given",
-            code="FIL-021",
-            hint="name the DICOM series as the source, or write .nii.gz",
-        )
-    from medseg.io.dicom.seg import write_seg
-
-    write_seg(label_map_IJK, path, geometry=geometry, labels=labels, source=source)
 
 
 def _stored(label_map_IJK: LabelMap, labels: LabelSet, path: Path) -> Array:

@@ -1,0 +1,227 @@
+"""`medseg export`: existing masks written in other formats, by the writer that predict uses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.config import require, settings
+from medseg.core.errors import (
+    EXIT_SOME_FAILED,
+    ConfigError,
+    LabelError,
+    MedsegError,
+)
+from medseg.core.geometry import require_match
+from medseg.core.labels import LabelSet
+from medseg.core.volume import Volume
+from medseg.data.manifest import read_manifest
+from medseg.inference.batch import SUFFIX_OF
+from medseg.inference.sources import Source, sources_in
+from medseg.io.formats import (
+    case_name,
+    find_scans,
+    read_label_map,
+    write_class_masks,
+    write_label_map,
+)
+from medseg.io.sidecars import read_labels, write_sidecars
+from medseg.io.sniff import sniff
+from medseg.runtime.console import progress, say
+from medseg.runtime.files import digest_json, read_json
+from medseg.runtime.provenance import write_provenance
+
+# What `medseg predict probabilities=true` writes beside the masks.
+_PROBABILITIES = "_probabilities"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exports:
+    """What is written for a mask.
+
+    Attributes:
+        folder: where.
+        formats: names of `SUFFIX_OF`, at least one.
+        per_class: also one NIfTI mask a class.
+
+    Raises:
+        ConfigError: an unknown format, or nothing to write.
+    """
+
+    folder: Path
+    formats: tuple[str, ...]
+    per_class: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.formats if name not in SUFFIX_OF]
+        if unknown or not (self.formats or self.per_class):
+            raise ConfigError(f"formats={list(self.formats)}: expected some of {list(SUFFIX_OF)}")
+
+
+def main(config: Any) -> int:
+    """Export as the settings of `conf/export.yaml` say."""
+    chosen = settings(config)
+    prediction = Path(require(chosen, "prediction", "a mask, or a folder of masks"))
+    folder = Path(require(chosen, "output", "folder for the files"))
+    exports = Exports(
+        folder=folder, formats=tuple(chosen["formats"]), per_class=bool(chosen["per_class"])
+    )
+    labels = labels_for(prediction, chosen["manifest"] and Path(chosen["manifest"]))
+    scans = sources_in(Path(chosen["scan"])) if chosen["scan"] else None
+    refusals = export_masks(prediction, exports, labels=labels, scans=scans)
+    failed = {name: refusal for name, refusal in refusals.items() if refusal is not None}
+    for name, refusal in failed.items():
+        say(f"medseg export: {name}: {refusal}", error=True)
+    say(f"{len(refusals) - len(failed)} exported, {len(failed)} failed: {folder}")
+    return EXIT_SOME_FAILED if failed else 0
+
+
+def export_masks(
+    prediction: Path,
+    exports: Exports,
+    *,
+    labels: LabelSet,
+    scans: Sequence[Source] | None = None,
+) -> dict[str, MedsegError | None]:
+    """Write every mask in every format asked for; one that fails does not stop the rest.
+
+    Args:
+        prediction: a mask, or a folder of masks.
+        exports: what to write, and where.
+        labels: the classes.
+        scans: the scans, paired by case id (a single mask belongs to a single scan whatever they
+            are called). Their grids are written, bit for bit; without them the masks' own.
+
+    Returns:
+        By case, the refusal, or None when all its files were written.
+
+    Raises:
+        ConfigError: no masks, two of one case, or an output folder that is the masks'.
+    """
+    masks = masks_in(prediction)
+    if exports.folder.resolve() == prediction.resolve():
+        raise ConfigError(
+            f"output={exports.folder}: holds the masks themselves; choose another folder"
+        )
+    write_provenance(
+        exports.folder,
+        command="export",
+        digests={"labels": digest_json(labels.to_json())},
+        settings={"formats": exports.formats, "per_class": exports.per_class},
+    )
+    write_sidecars(exports.folder, labels)
+    by_case = {source.case_id: source for source in scans or ()}
+    if scans and len(scans) == len(masks) == 1:
+        by_case = dict.fromkeys(masks, scans[0])
+    refusals: dict[str, MedsegError | None] = {}
+    for name, path in progress(list(masks.items()), "exporting"):
+        refusals[name] = None
+        try:
+            if scans is not None and name not in by_case:
+                raise ConfigError(
+                    f"{path}: no scan is called {name!r}", hint="name the scan of this mask alone"
+                )
+            export_mask(path, exports, labels=labels, scan=by_case.get(name), name=name)
+        except MedsegError as refusal:
+            refusals[name] = refusal
+    return refusals
+
+
+def export_mask(
+    path: Path, exports: Exports, *, labels: LabelSet, scan: Source | None, name: str
+) -> None:
+    """Write one mask in every format.
+
+    Raises:
+        GeometryError: GEO-001, GEO-002 the mask does not lie on its scan.
+        LabelError: LBL-012 classes that overlap, which no label map holds.
+        WriteError: as `write_label_map`.
+    """
+    geometry = None if scan is None else scan.read().geometry
+    mask = read_label_map(path, labels, onto=geometry)
+    if geometry is not None:
+        require_match(mask.geometry, geometry, name=str(path), reference_name="its scan")
+    label_map_IJK = _exclusive(mask, path)
+    placed = geometry or mask.geometry
+    for each in exports.formats:
+        write_label_map(
+            label_map_IJK,
+            exports.folder / f"{name}{SUFFIX_OF[each]}",
+            geometry=placed,
+            labels=labels,
+            source=scan.dicom if scan else None,
+            series_uid=scan.series_uid if scan else None,
+        )
+    if exports.per_class:
+        write_class_masks(label_map_IJK, exports.folder, geometry=placed, labels=labels, name=name)
+
+
+def masks_in(prediction: Path) -> dict[str, Path]:
+    """Return the masks by case: a file, or the files of a folder but probability maps.
+
+    Raises:
+        ConfigError: none, or several of one case.
+    """
+    if not prediction.is_dir():
+        return {case_name(prediction): prediction}
+    masks: dict[str, Path] = {}
+    for path in find_scans(prediction):
+        name = case_name(path)
+        if path.is_dir() or name.endswith(_PROBABILITIES):
+            continue
+        if name in masks:
+            raise ConfigError(
+                f"prediction={prediction}: {masks[name].name} and {path.name} are of one case",
+                hint="name one file, or a folder of one format",
+            )
+        masks[name] = path
+    if not masks:
+        raise ConfigError(f"prediction={prediction}: holds no mask")
+    return masks
+
+
+def labels_for(prediction: Path, declared: Path | None) -> LabelSet:
+    """Find the classes: where they are declared, else beside the masks, else in a DICOM SEG.
+
+    Raises:
+        ConfigError: nowhere.
+        LabelError: a file that declares none.
+    """
+    if declared is not None:
+        return _declared_labels(declared)
+    folder = prediction if prediction.is_dir() else prediction.parent
+    beside = folder / "labels.json"
+    if beside.exists():
+        return read_labels(beside)
+    if prediction.is_file() and sniff(prediction) == "dicom":
+        from medseg.io.dicom.seg import read_seg_labels
+
+        return read_seg_labels(prediction)
+    raise ConfigError(
+        f"manifest= is missing, and there is no {beside}: what the values of the masks mean is "
+        "unknown",
+        hint="name a manifest.json, a labels.json or an ITK-SNAP label file",
+    )
+
+
+def _declared_labels(path: Path) -> LabelSet:
+    if path.is_dir() or _is_manifest(path):
+        return read_manifest(path).labels
+    return read_labels(path)
+
+
+def _is_manifest(path: Path) -> bool:
+    if path.suffix.lower() != ".json":
+        return False
+    value: Mapping[str, Any] = read_json(path, kind=LabelError, what="a manifest or a label set")
+    return "cases" in value
+
+
+def _exclusive(mask: Volume, path: Path) -> Any:
+    if len(mask.channels) > 1:
+        raise LabelError(
+            f"{path}: classes {', '.join(mask.channels)} overlap; expected one class a voxel",
+            code="LBL-012",
+            hint="export one file a segment from the tool that made it",
+        )
+    return mask.only_channel

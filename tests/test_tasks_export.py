@@ -1,0 +1,145 @@
+"""medseg export: masks in other formats, on the grid of their scans, one failure at a time."""
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+
+from medseg.cli import main as cli
+from medseg.core.errors import EXIT_REFUSED, EXIT_SOME_FAILED, ConfigError
+from medseg.core.geometry import Geometry
+from medseg.core.labels import label_set
+from medseg.core.volume import Volume
+from medseg.io.dicom.reader import read_dicom
+from medseg.io.dicom.seg import read_seg
+from medseg.io.dicom.series_writer import write_series
+from medseg.io.formats import read_label_map, read_volume, write_label_map, write_volume
+from medseg.io.sidecars import itksnap_text, write_sidecars
+from medseg.tasks.export import labels_for, masks_in
+from medseg.tasks.verify import verify_mask
+
+LABELS = label_set({"left lung": 4, "liver": 9})
+GEOMETRY = Geometry(
+    (5, 6, 4), np.array([[-0.8, 0, 0, 9], [0, 0.8, 0, 8], [0, 0, 3, 7], [0, 0, 0, 1.0]])
+)
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    """Two masks with their scans, as `medseg predict` leaves them."""
+    for name in ("case 1", "b;$(x)"):
+        mask = rng.integers(0, 3, (5, 6, 4)).astype(np.uint8)
+        write_label_map(
+            mask, tmp_path / "masks" / f"{name}.nii.gz", geometry=GEOMETRY, labels=LABELS
+        )
+        write_volume(Volume(mask[None], GEOMETRY), tmp_path / "scans" / f"{name}.nii.gz")
+        probabilities = Volume(np.zeros((3, 5, 6, 4), np.float32), GEOMETRY, ("o", "a", "b"))
+        write_volume(probabilities, tmp_path / "masks" / f"{name}_probabilities.nii.gz")
+    write_sidecars(tmp_path / "masks", LABELS)
+    return tmp_path
+
+
+def export(folder, *settings: str) -> int:
+    return cli(["export", f"prediction={folder / 'masks'}", f"output={folder / 'out'}", *settings])
+
+
+def test_a_folder_of_masks_is_written_in_every_format_with_its_scans(folder, capsys):
+    formats = "formats=[nrrd,seg_nrrd,mha,nifti]"
+    assert export(folder, f"scan={folder / 'scans'}", formats, "per_class=true") == 0
+    assert "2 exported, 0 failed" in capsys.readouterr().out
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert {"b;$(x).seg.nrrd", "case 1_left_lung.nii.gz", "labels.ctbl", "run.json"} <= names
+    for name in ("case 1", "b;$(x)"):
+        original = read_label_map(folder / "masks" / f"{name}.nii.gz", LABELS).only_channel
+        for suffix in ("nrrd", "seg.nrrd", "mha", "nii.gz"):
+            path = folder / "out" / f"{name}.{suffix}"
+            assert np.array_equal(read_label_map(path, LABELS).only_channel, original)
+            assert verify_mask(path, folder / "scans" / f"{name}.nii.gz").passed
+
+
+def test_a_dicom_series_gets_its_seg_and_back(tmp_path, rng):
+    mask = rng.integers(0, 3, (5, 6, 4)).astype(np.uint8)
+    scan = Volume(mask[None].astype(np.int16), Geometry((5, 6, 4), np.diag([-0.8, -0.8, 3, 1])))
+    write_series(scan, tmp_path / "series", modality="CT", patient_id="phantom", seed="scan")
+    geometry = read_dicom(tmp_path / "series").geometry
+    path = tmp_path / "masks" / "mask.nii.gz"
+    write_label_map(mask, path, geometry=geometry, labels=LABELS)
+    write_sidecars(path.parent, LABELS)
+    line = ["export", f"scan={tmp_path / 'series'}", f"output={tmp_path / 'seg'}"]
+    assert cli([*line, f"prediction={path}", "formats=[dicom_seg]"]) == 0
+    seg = tmp_path / "seg" / "mask.seg.dcm"
+    assert np.array_equal(read_seg(seg, labels=LABELS, onto=geometry).only_channel, mask)
+    line[-1] = f"output={tmp_path / 'back'}"
+    assert cli([*line, f"prediction={seg}", f"manifest={path.parent / 'labels.json'}"]) == 0
+    back = read_label_map(tmp_path / "back" / "mask.seg.nrrd", LABELS)
+    assert np.array_equal(back.only_channel, mask)
+    assert back.geometry.matches(geometry)
+
+
+def test_one_bad_mask_does_not_stop_the_rest(folder, capsys):
+    (folder / "masks" / "broken.nii.gz").write_bytes(b"")
+    assert export(folder) == EXIT_SOME_FAILED
+    told = capsys.readouterr()
+    assert "2 exported, 1 failed" in told.out
+    assert "broken: FIL-003" in told.err
+
+
+def test_a_mask_beside_its_scan_is_refused(folder, capsys):
+    moved = GEOMETRY.affine.copy()
+    moved[0, 3] += 1
+    scan = Volume(np.zeros((1, 5, 6, 4), np.uint8), Geometry((5, 6, 4), moved))
+    write_volume(scan, folder / "scans" / "case 1.nii.gz")
+    assert export(folder, f"scan={folder / 'scans'}") == EXIT_SOME_FAILED
+    assert "case 1: GEO-002" in capsys.readouterr().err
+
+
+def test_a_seg_of_a_scan_that_was_never_dicom_is_refused(folder, capsys):
+    scans = f"scan={folder / 'scans'}"
+    assert export(folder, scans, "formats=[dicom_seg]") == EXIT_SOME_FAILED
+    assert "FIL-021" in capsys.readouterr().err
+
+
+def test_the_grid_written_is_the_scans_to_the_bit(folder):
+    nudged = GEOMETRY.affine.copy()
+    nudged[0, 3] += 5e-4
+    scan = Volume(np.zeros((1, 5, 6, 4), np.uint8), Geometry((5, 6, 4), nudged))
+    write_volume(scan, folder / "scans" / "case 1.nii.gz")
+    assert export(folder, f"scan={folder / 'scans'}", "formats=[nifti]") == 0
+    written = nibabel.load(folder / "out" / "case 1.nii.gz").affine
+    assert np.array_equal(written, nibabel.load(folder / "scans" / "case 1.nii.gz").affine)
+
+
+def test_classes_come_from_an_itksnap_file_too(folder):
+    path = folder / "atlas.txt"
+    path.write_text(itksnap_text(LABELS))
+    assert export(folder, f"manifest={path}", "formats=[seg_nrrd]") == 0
+    keys = SimpleITK.ReadImage(folder / "out" / "case 1.seg.nrrd")
+    assert keys.GetMetaData("Segment1_Name") == "liver"
+
+
+def test_without_a_word_on_the_classes_nothing_is_written(folder, capsys):
+    (folder / "masks" / "labels.json").unlink()
+    assert export(folder) == EXIT_REFUSED
+    assert not (folder / "out").exists()
+    assert "manifest= is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "settings", ["formats=[docx]", "formats=[]", "output_folder=x", "prediction=absent"]
+)
+def test_settings_that_mean_nothing_are_refused_in_one_line(folder, capsys, settings):
+    assert export(folder, settings) == EXIT_REFUSED
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_masks_own_folder_is_never_written_into(folder, capsys):
+    assert export(folder, f"output={folder / 'masks'}") == EXIT_REFUSED
+    assert "choose another folder" in capsys.readouterr().err
+
+
+def test_two_masks_of_one_case_are_refused(folder):
+    mask = read_volume(folder / "masks" / "case 1.nii.gz")
+    write_volume(mask, folder / "masks" / "case 1.nrrd")
+    with pytest.raises(ConfigError, match="are of one case"):
+        masks_in(folder / "masks")
+    assert labels_for(folder / "masks" / "case 1.nrrd", None) == LABELS
