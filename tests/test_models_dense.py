@@ -1,0 +1,250 @@
+"""FCN, DeepLab and PSPNet against their papers: counts, strides, views, and brute force."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from medseg.core.errors import ConfigError
+from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
+from medseg.models.context import AtrousPyramid, MeanPyramid
+from medseg.models.cost import count_parameters
+from medseg.models.encoder import Encoder, Style, schedule
+from medseg.models.registry import build_model
+
+Strides = tuple[tuple[int, int, int], ...]
+
+
+def make_plan(dims: int, strides: Strides, *, base: int = 8, auxiliary: bool = False) -> Plan:
+    return Plan(
+        dataset="phantoms",
+        spatial_dims=dims,
+        orientation="RAS",
+        spacing_mm=(1.0, 1.0, 1.0),
+        patch_vox=(64, 64, 64 if dims == 3 else 1),
+        intensity=(IntensityPlan(channel="CT", scheme="zscore"),),
+        network=NetworkPlan(
+            widths=tuple(base * 2**n for n in range(len(strides) + 1)),
+            strides=strides,
+            kernels=((3, 3, 3 if dims == 3 else 1),) * (len(strides) + 1),
+            deep_supervision=auxiliary,
+        ),
+        training=TrainingPlan(batch_size=2, num_steps=10),
+        device="cpu",
+    )
+
+
+PAPER_2D = ((2, 2, 1),) * 5
+PAPER_3D = ((2, 2, 2),) * 5
+
+
+def resnet50_parameters(num_inputs: int, stem: int, three: int) -> int:
+    """Weights of a ResNet-50 without classifier, layer by layer; `three` is 9 in 2D, 27 in 3D."""
+    total = num_inputs * 64 * stem + 2 * 64
+    features = 64
+    for width, num_blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(num_blocks):
+            total += features * width + width * width * three + width * 4 * width
+            total += 2 * (width + width + 4 * width)
+            if not block:
+                total += features * 4 * width + 2 * 4 * width
+            features = 4 * width
+    return total
+
+
+def test_closed_form_of_the_encoder_is_the_published_count():
+    assert resnet50_parameters(3, 49, 9) == 25_557_032 - (2048 * 1000 + 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "published"),
+    [
+        ("fcn", {"variant": "dilated"}, 35_322_218),
+        ("deeplabv3", {"output_stride": 8, "rates": [12, 24, 36]}, 42_004_074),
+    ],
+)
+def test_2d_resnet50_totals_are_those_of_torchvisions_documentation(name, settings, published):
+    plan = make_plan(2, PAPER_2D, base=64, auxiliary=True)
+    network = build_model(name, plan=plan, num_inputs=3, num_outputs=21, settings=settings)
+    assert count_parameters(network) == published
+
+
+@pytest.mark.parametrize(("dims", "stem", "three"), [(2, 49, 9), (3, 343, 27)])
+def test_parameters_are_the_closed_form_in_2d_and_3d(dims, stem, three):
+    encoder = resnet50_parameters(1, stem, three)
+    label = 5
+    head = {
+        "fcn": 2048 * 512 * three + 1024 + 512 * label + label
+        + (1024 * label + label) + (512 * label + label),
+        "deeplabv3": 2 * (2048 * 256 + 512) + 3 * (2048 * 256 * three + 512)
+        + 5 * 256 * 256 + 512 + 256 * 256 * three + 512 + 256 * label + label,
+        "deeplabv3plus": 2 * (2048 * 256 + 512) + 3 * (2048 * 256 * three + 512)
+        + 5 * 256 * 256 + 512 + 256 * 48 + 96 + (256 + 48) * 256 * three + 512
+        + 256 * 256 * three + 512 + 256 * label + label,
+        "pspnet": 4 * (2048 * 512 + 1024) + 4096 * 512 * three + 1024 + 512 * label + label,
+    }  # fmt: skip
+    plan = make_plan(dims, PAPER_2D if dims == 2 else PAPER_3D, base=64)
+    with torch.device("meta"):
+        for name, expected in head.items():
+            network = build_model(name, plan=plan, num_inputs=1, num_outputs=label)
+            assert count_parameters(network) == encoder + expected, name
+
+
+@pytest.mark.parametrize(
+    ("strides", "output_stride", "steps", "dilations"),
+    [
+        (PAPER_3D, 32, [(2, 2, 2)] * 5, [(1, 1, 1)] * 4),
+        (PAPER_3D, 16, [(2, 2, 2)] * 4 + [(1, 1, 1)], [(1, 1, 1)] * 3 + [(2, 2, 2)]),
+        (PAPER_3D, 8, [(2, 2, 2)] * 3 + [(1, 1, 1)] * 2, [(1,) * 3, (1,) * 3, (2,) * 3, (4,) * 3]),
+        # Thick slices: the third axis starts late and stops where the plan does.
+        (
+            ((2, 2, 1), (2, 2, 2), (2, 2, 2)),
+            8,
+            [(2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1)],
+            [(1, 1, 1), (1, 1, 1), (2, 2, 2), (4, 4, 4)],
+        ),
+        # A plan of two strides: no axis is strided by more than 4.
+        (
+            ((2, 2, 2), (2, 2, 2)),
+            32,
+            [(2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1), (1, 1, 1)],
+            [(1,) * 3, (2,) * 3, (4,) * 3, (8,) * 3],
+        ),
+    ],
+)
+def test_strides_stop_at_the_output_stride_and_dilation_takes_over(
+    strides, output_stride, steps, dilations
+):
+    assert schedule(make_plan(3, strides), output_stride) == (steps, dilations)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_the_features_have_the_output_stride(output_stride):
+    plan = make_plan(2, PAPER_2D)
+    encoder = Encoder(
+        plan, num_inputs=1, shape="resnet18", output_stride=output_stride, style=Style(dims=2)
+    )
+    with torch.no_grad():
+        features = encoder(torch.zeros(1, 1, 64, 64))
+    strides = [64 // f.shape[2] for f in features]
+    assert strides == [4, 8, min(16, output_stride), output_stride]
+    assert [f.shape[1] for f in features] == list(encoder.widths)
+
+
+# 7 + 2*2 + 4*2*4 + (2*4 + 3*2*8) + (2*8 + 3*2*16) + (2*16 + 3*2*32) is 435, as published;
+# at output stride 8 the last two stages keep steps of 8 voxels and dilate by 1, 2 and 2, 4.
+@pytest.mark.parametrize(("output_stride", "expected"), [(32, 435), (8, 99 + 32 + 64 + 64 + 128)])
+def test_the_view_of_a_resnet18_voxel_is_the_closed_form(output_stride, expected):
+    encoder = (
+        Encoder(
+            make_plan(2, PAPER_2D),
+            num_inputs=1,
+            shape="resnet18",
+            output_stride=output_stride,
+            style=Style(dims=2, norm="batch"),
+        )
+        .double()
+        .eval()
+    )
+    for layer in encoder.modules():
+        if isinstance(layer, nn.Conv2d):
+            # Positive throughout, so that no activation hides a path.
+            nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
+        if isinstance(layer, nn.MaxPool2d):
+            layer.forward = lambda x: functional.avg_pool2d(x, 3, 2, 1)
+    x = torch.ones(1, 1, 992, 1, dtype=torch.float64, requires_grad=True)
+    last = encoder(x)[-1]
+    last[0, :, last.shape[2] // 2].sum().backward()
+    seen = x.grad[0, 0, :, 0].nonzero()
+    assert int(seen.max() - seen.min()) + 1 == expected
+
+
+def test_atrous_pyramid_equals_convolutions_written_out_as_sums():
+    style = Style(dims=2, norm="batch")
+    torch.manual_seed(0)
+    pyramid = AtrousPyramid(style, 3, 8, rates=(1, 2), dropout=0.5).double().eval()
+    x = torch.randn(1, 3, 6, 5, dtype=torch.float64)
+    with torch.no_grad():
+        branches = [brute_branch(pyramid.branches[0], x, 1)]
+        branches += [brute_branch(pyramid.branches[n], x, rate) for n, rate in ((1, 1), (2, 2))]
+        mean = np.einsum(
+            "oc,c->o", pyramid.branches[3].unit[0].weight[:, :, 0, 0], x[0].mean((1, 2))
+        )
+        mean = np.maximum(mean / np.sqrt(1 + 1e-5), 0)
+        branches.append(np.broadcast_to(mean[:, None, None], (8, 6, 5)))
+        fused = np.einsum(
+            "oc,cij->oij", pyramid.fuse[0][0].weight[:, :, 0, 0], np.concatenate(branches)
+        )
+        expected = np.maximum(fused / np.sqrt(1 + 1e-5), 0)
+        assert np.allclose(pyramid(x)[0].numpy(), expected)
+
+
+def brute_branch(unit: nn.Sequential, x: torch.Tensor, rate: int) -> np.ndarray:
+    """Convolve voxel by voxel, outside of the image 0, then a fresh batch norm and ReLU."""
+    weight, image = unit[0].weight.numpy(), x[0].numpy()
+    reach = weight.shape[2] // 2
+    found = np.zeros((weight.shape[0], *image.shape[1:]))
+    for i, j in itertools.product(range(image.shape[1]), range(image.shape[2])):
+        for a, b in itertools.product(range(weight.shape[2]), repeat=2):
+            row, column = i + (a - reach) * rate, j + (b - reach) * rate
+            if 0 <= row < image.shape[1] and 0 <= column < image.shape[2]:
+                found[:, i, j] += weight[:, :, a, b] @ image[:, row, column]
+    return np.maximum(found / np.sqrt(1 + 1e-5), 0)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_mean_pyramid_equals_means_over_parts(dims):
+    style = Style(dims=dims, norm="batch")
+    pyramid = MeanPyramid(style, 4, parts=(1, 2)).double().eval()
+    x = torch.rand(1, 4, *(4, 6, 8)[:dims], dtype=torch.float64)
+    with torch.no_grad():
+        features = pyramid(x)
+        assert torch.equal(features[:, :4], x)
+        overall = pyramid.levels[0].unit(x.mean(dim=tuple(range(2, 2 + dims)), keepdim=True))
+        assert torch.allclose(features[:, 4:6], overall.expand(-1, -1, *x.shape[2:]))
+        # The corner voxel of an enlarged map is the mean over that corner's part.
+        corner = x[(..., *[slice(0, n // 2) for n in x.shape[2:]])]
+        part = pyramid.levels[1].unit(corner.mean(dim=tuple(range(2, 2 + dims)), keepdim=True))
+        assert torch.allclose(features[(0, slice(6, 8), *[0] * dims)], part.flatten())
+
+
+def test_fcn_8s_adds_the_scores_of_three_stages():
+    plan = make_plan(2, PAPER_2D)
+    settings = {"variant": "8s", "encoder": "resnet18"}
+    network = build_model("fcn", plan=plan, num_inputs=1, num_outputs=3, settings=settings).eval()
+    head = network.network.head
+    stages = [torch.randn(1, width, 64 // stride, 64 // stride) for width, stride in
+              zip(network.network.encoder.widths, (4, 8, 16, 32), strict=True)]  # fmt: skip
+    with torch.no_grad():
+        deepest = functional.interpolate(head.deepest(stages[3]), scale_factor=2, mode="bilinear")
+        finer = deepest + head.shallower[0](stages[2])
+        finest = functional.interpolate(finer, scale_factor=2, mode="bilinear")
+        expected = finest + head.shallower[1](stages[1])
+        assert torch.allclose(head(stages), expected, atol=1e-6)
+
+
+def test_the_auxiliary_head_is_trained_and_prediction_does_without():
+    plan = make_plan(2, PAPER_2D, auxiliary=True)
+    network = build_model("pspnet", plan=plan, num_inputs=1, num_outputs=3)
+    x = torch.randn(2, 1, 64, 64)
+    fine, coarse = network.train()(x)
+    assert fine.shape == (2, 3, 64, 64)
+    assert coarse.shape == (2, 3, 8, 8)
+    assert isinstance(network.eval()(x), torch.Tensor)
+    without = replace(plan, network=replace(plan.network, deep_supervision=False))
+    assert isinstance(
+        build_model("pspnet", plan=without, num_inputs=1, num_outputs=3)(x), torch.Tensor
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("fcn", {"variant": "4s"}), ("pspnet", {"encoder": "vgg16"})]
+)
+def test_a_shape_that_does_not_exist_is_refused_naming_those_that_do(name, settings):
+    plan = make_plan(2, PAPER_2D)
+    with pytest.raises(ConfigError, match="expected"):
+        build_model(name, plan=plan, num_inputs=1, num_outputs=2, settings=settings)
