@@ -1,1 +1,1 @@
-"""Measurements that take minutes to hours; each appends to a ledger and goes on where it stopped."""
+"""Measurements that take minutes to hours; each appends to a ledger and resumes from it."""

@@ -1,6 +1,6 @@
 """Every fold of a dataset trained for the same time, its validation cases scored and pooled.
 
-usage: python -m benchmarks.folds MANIFEST OUTPUT --time 4m [--folds 0,1,2,3,4] [--set KEY=VALUE ...]
+usage: python -m benchmarks.folds MANIFEST OUTPUT --time 4m [--folds 0,1,2] [--set KEY=VALUE ...]
 
 Results go to OUTPUT/folds.jsonl; mean, median and bootstrap intervals over patients, of all cases
 and by stratum, to OUTPUT/folds.json.

@@ -1,4 +1,4 @@
-"""A ledger of measurements: one JSON line a result, appended, so that a stopped benchmark goes on."""
+"""A ledger of measurements: one JSON line a result, so that a stopped benchmark goes on."""
 
 import json
 import os

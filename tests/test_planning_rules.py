@@ -83,7 +83,8 @@ def test_cases_too_large_for_a_cpu_are_resampled_coarser_and_on_a_gpu_they_are_n
 
 
 def test_images_in_pixels_keep_their_grid_and_are_mirrored_both_ways():
-    plan = plan_for(fingerprint(shapes=((256, 320, 1),), unit="px"), dims=2)
+    image = fingerprint(shapes=((256, 320, 1),), unit="px", modality="microscopy")
+    plan = plan_for(image, dims=2)
     assert plan.spacing_mm == (None, None, None)
     assert plan.patch_vox[2] == 1
     assert plan.training.mirror_axes == (0, 1)
@@ -107,6 +108,16 @@ def test_quantities_keep_their_scale_and_other_scans_their_own(modality, scheme,
 
 def test_bodies_are_mirrored_left_to_right_only():
     assert plan_for(fingerprint()).training.mirror_axes == (0,)
+
+
+def test_a_radiograph_is_not_turned_upside_down():
+    image = fingerprint(shapes=((256, 320, 1),), unit="px", modality="DX")
+    assert plan_for(image, dims=2).training.mirror_axes == (0,)
+
+
+def test_tiny_spacings_keep_their_digits():
+    found = fingerprint(shapes=((800, 800, 1),), spacings=((1.3e-4, 1.3e-4, 1),), modality="SEM")
+    assert plan_for(found, dims=2).spacing_mm == (1.3e-4, 1.3e-4, None)
 
 
 def test_sides_that_are_no_partners_are_not_mirrored():

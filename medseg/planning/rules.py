@@ -24,6 +24,8 @@ Spacing = tuple[float | None, float | None, float | None]
 
 # Modalities whose numbers mean the same on every scanner: HU, SUV.
 _QUANTITATIVE = ("CT", "PT")
+# Single images of these show a body, which has an upper and a lower end.
+_OF_BODIES = frozenset({"CT", "MR", "PT", "US", "CR", "DX", "RF", "XA", "MG"})
 # An axis this much coarser than the finest is neither convolved nor pooled across until it is not.
 _ANISOTROPY = 2.0
 # From this ratio on, the coarse axis is resampled to the finer of its cases, not to the median.
@@ -178,7 +180,7 @@ def target_spacing(
         # Coarsen what is finest first: anisotropic scans become isotropic before all is coarser.
         finest = spacing[:axes] <= spacing[:axes].min() * 1.05
         spacing[:axes] = np.where(finest, spacing[:axes] * 1.05, spacing[:axes])
-    i, j, k = (float(round(s, 4)) for s in spacing)
+    i, j, k = (float(f"{s:.5g}") for s in spacing)
     return (i, j, None) if spatial_dims == 2 else (i, j, k)
 
 
@@ -247,7 +249,9 @@ def mirror_axes(fingerprint: Fingerprint, labels: LabelSet) -> tuple[int, ...]:
     partners = {label.name for label in labels.labels if label.partner}
     if set(sided) - partners:
         return ()
-    return (0, 1) if fingerprint.unit == "px" else (0,)
+    modalities = {modality for _, modality in fingerprint.channels}
+    flat = bool((fingerprint.shapes[:, 2] == 1).all())
+    return (0, 1) if flat and not modalities & _OF_BODIES else (0,)
 
 
 def _levels(
