@@ -43,7 +43,7 @@ class Budget:
     Attributes:
         patch_vox: voxels of a patch.
         batch_size: patches a step.
-        case_vox: voxels of a median case; larger ones are resampled coarser.
+        case_vox: voxels of a median case (2D: of a slice); larger ones are resampled coarser.
         widths: features of the levels.
         halve_first: the first convolution has stride 2.
         num_steps: of a full training.
@@ -61,7 +61,7 @@ _CPU = {
     2: Budget(
         patch_vox=2**16,
         batch_size=4,
-        case_vox=2**24,
+        case_vox=2**20,
         widths=(16, 32, 64, 128, 256),
         halve_first=True,
         num_steps=2000,
@@ -80,7 +80,7 @@ _GPU = {
     2: Budget(
         patch_vox=2**18,
         batch_size=12,
-        case_vox=2**26,
+        case_vox=2**24,
         widths=(32, 64, 128, 256, 512, 512),
         halve_first=False,
         num_steps=25_000,
@@ -175,8 +175,7 @@ def target_spacing(
         spacing[worst] = float(np.percentile(fingerprint.spacings_mm[:, worst], 10))
     axes = 2 if spatial_dims == 2 else 3
     extent_mm = _median(fingerprint.shapes * fingerprint.spacings_mm)[:axes]
-    limit = case_vox if axes == 3 else case_vox // 64
-    while np.prod(extent_mm / spacing[:axes]) > limit:
+    while np.prod(extent_mm / spacing[:axes]) > case_vox:
         # Coarsen what is finest first: anisotropic scans become isotropic before all is coarser.
         finest = spacing[:axes] <= spacing[:axes].min() * 1.05
         spacing[:axes] = np.where(finest, spacing[:axes] * 1.05, spacing[:axes])
