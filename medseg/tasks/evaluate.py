@@ -78,10 +78,13 @@ def main(config: Any) -> int:
     split = _split_of(chosen["split"])
     pairs = _pairs_of(chosen, manifest, split)
     digests = {"manifest": manifest.digest} if manifest else {}
-    with _tracked(chosen, manifest, output) as tracker:
-        # How often a test split was looked at is the number of runs with its tag.
-        tracker.set_tags({"command": "evaluate", "split": str(split), **digests})
-        tracker.log_params({"surface_tolerance_mm": scoring.surface_tolerance_mm})
+    what = "folders" if chosen["reference"] else str(split)
+    with _tracked(chosen, manifest, output, run_name=f"evaluate {what}") as tracker:
+        # How often a test split was looked at is the number of runs with this tag.
+        tracker.set_tags({"command": "evaluate", "split": what})
+        tracker.log_params(
+            {"surface_tolerance_mm": scoring.surface_tolerance_mm, "digest": digests}
+        )
         evaluation = evaluate(
             pairs,
             output,
@@ -249,7 +252,7 @@ def _pairs_of(
 
 @contextmanager
 def _tracked(
-    chosen: Mapping[str, Any], manifest: Manifest | None, output: Path
+    chosen: Mapping[str, Any], manifest: Manifest | None, output: Path, *, run_name: str
 ) -> Iterator[Tracker]:
     """Track the block as a run that ends as the block does."""
     mlflow = chosen["mlflow"]
@@ -259,7 +262,7 @@ def _tracked(
     tracker = open_tracker(
         uri=mlflow["uri"],
         experiment=mlflow["experiment"] or (manifest.name if manifest else "evaluate"),
-        run_name=f"evaluate {output.name}",
+        run_name=run_name,
         # A folder of its own: evaluating twice into one output is two runs.
         folder=fresh_folder(output, "tracking"),
     )
