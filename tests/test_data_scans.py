@@ -210,7 +210,7 @@ def test_a_file_a_class_is_merged_in_the_order_of_the_label_set(tmp_path):
     scan = read_scan(manifest, manifest.cases[0])
     (finding,) = read_reference(manifest, manifest.cases[0], scan.geometry).findings
     assert finding.code == "SCN-007"
-    assert finding.message.startswith("1 voxels")
+    assert finding.message == "masks overlap: posterior covers 1 voxels of anterior"
     assert classes_in(manifest, manifest.cases[0]) == ("anterior", "posterior")
 
 
@@ -230,10 +230,11 @@ def test_the_vote_agrees_with_counting_by_hand(rng):
     assert np.array_equal(majority(maps), votes.argmax(axis=0))
 
 
-def test_merging_counts_every_overlap_once():
+def test_merging_says_which_class_covered_which():
     masks = {1: np.array([1, 1, 1, 0]), 2: np.array([0, 1, 1, 0]), 3: np.array([0, 0, 9, 0])}
-    merged, num_overlapping = merge_masks(masks)
-    assert (merged.tolist(), num_overlapping) == ([1, 2, 3, 0], 2)
+    merged, overlaps = merge_masks(masks)
+    assert merged.tolist() == [1, 2, 3, 0]
+    assert overlaps == {(2, 1): 2, (3, 2): 1}
 
 
 @pytest.mark.parametrize(

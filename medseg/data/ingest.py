@@ -1,7 +1,7 @@
 """From a folder of scans to a checked manifest, with a word on everything left out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Ingested:
     manifest: Manifest
     layout: str
     skipped: tuple[Skipped, ...]
-    originals: Mapping[str, str]
+    originals: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

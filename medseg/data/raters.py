@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from medseg.core.labels import LabelMap
 
 
-def merge_masks(masks_IJK: Mapping[int, NDArray[Any]]) -> tuple[LabelMap, int]:
+def merge_masks(
+    masks_IJK: Mapping[int, NDArray[Any]],
+) -> tuple[LabelMap, dict[tuple[int, int], int]]:
     """Lay binary masks over each other; where several overlap, the last one counts.
 
     Args:
@@ -17,16 +19,19 @@ def merge_masks(masks_IJK: Mapping[int, NDArray[Any]]) -> tuple[LabelMap, int]:
             order in which they are laid down.
 
     Returns:
-        Indices (I, J, K), uint8 (uint16 from 255 classes on), and how many voxels overlapped.
+        Indices (I, J, K), uint8 (uint16 from 255 classes on), and where masks overlapped:
+        (index laid down, index it covered) -> voxels.
     """
     shape = next(iter(masks_IJK.values())).shape
     merged = np.zeros(shape, np.uint8 if max(masks_IJK) < 255 else np.uint16)
-    overlapping = np.zeros(shape, bool)
+    overlaps: dict[tuple[int, int], int] = {}
     for index, mask in masks_IJK.items():
         inside = mask > 0
-        overlapping |= inside & (merged > 0)
+        covered = np.bincount(merged[inside])
+        for under in np.flatnonzero(covered[1:]) + 1:
+            overlaps[index, int(under)] = int(covered[under])
         merged[inside] = index
-    return merged, int(overlapping.sum())
+    return merged, overlaps
 
 
 def majority(label_maps_IJK: Sequence[LabelMap]) -> LabelMap:
@@ -45,7 +50,7 @@ def majority(label_maps_IJK: Sequence[LabelMap]) -> LabelMap:
         return first
     voted = np.zeros_like(first)
     most_votes = np.zeros(first.shape, np.uint8)
-    for index in np.unique(np.concatenate([np.unique(one) for one in label_maps_IJK])):
+    for index in range(max(int(one.max()) for one in label_maps_IJK) + 1):
         votes = np.zeros(first.shape, np.uint8)
         for one in label_maps_IJK:
             votes += one == index

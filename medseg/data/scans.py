@@ -17,6 +17,8 @@ from medseg.io.formats import read_label_map, read_volume
 
 # How many values a colour image holds a voxel: red, green, blue.
 _NUM_COLOURS = 3
+# How many pairs of classes a finding on overlapping masks names.
+_NAMED_OVERLAPS = 3
 # What a binary mask file holds: 1 or 255, it is all the same.
 _INSIDE = label_set({"inside": ">0"})
 
@@ -207,19 +209,26 @@ class _ReferenceReader:
             for index, name in enumerate(self.manifest.labels.names, start=1)
             if name in annotation
         }
-        merged, num_overlapping = merge_masks(masks)
-        if num_overlapping:
-            self.findings.append(
-                Finding(
-                    code="SCN-007",
-                    severity="warning",
-                    subject=self.case.case_id,
-                    message=f"{num_overlapping} voxels lie in masks of several classes; "
-                    "the later class counts",
-                    hint="declare regions in the labels if the classes truly overlap",
-                )
-            )
+        merged, overlaps = merge_masks(masks)
+        if overlaps:
+            self.findings.append(self._overlap(overlaps))
         return merged
+
+    def _overlap(self, overlaps: dict[tuple[int, int], int]) -> Finding:
+        names = ("background", *self.manifest.labels.names)
+        largest = sorted(overlaps, key=lambda pair: -overlaps[pair])[:_NAMED_OVERLAPS]
+        listed = ", ".join(
+            f"{names[over]} covers {overlaps[over, under]} voxels of {names[under]}"
+            for over, under in largest
+        )
+        more = len(overlaps) - len(largest)
+        return Finding(
+            code="SCN-007",
+            severity="warning",
+            subject=self.case.case_id,
+            message=f"masks overlap: {listed}{f', and {more} more pairs' if more else ''}",
+            hint="list the inner class after the outer one, or declare regions",
+        )
 
     def _read_file(self, relative: str, labels: LabelSet) -> LabelMap:
         path = self.manifest.path_of(relative)

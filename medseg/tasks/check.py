@@ -68,10 +68,10 @@ def report(manifest: Manifest, found: Audit) -> dict[str, Any]:
 
 def show_folds(manifest: Manifest, folds: Sequence[FoldRow]) -> None:
     """Print how many cases of each fold hold each class."""
+    say(f"{manifest.name}: cases that hold each class\n")
     table(
         [(row.name, row.num_cases, row.num_patients, *row.class_cases) for row in folds],
         columns=("fold", "cases", "patients", *manifest.labels.names),
-        title=f"{manifest.name}: cases that hold each class",
     )
 
 

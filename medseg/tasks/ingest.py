@@ -98,10 +98,10 @@ def show(found: Ingested) -> None:
     """Print what was taken and what was left out, and why."""
     manifest = found.manifest
     shown = list(manifest.cases[:_SHOWN])
+    say(f"{manifest.name}: {len(manifest.cases)} cases ({found.layout})\n")
     table(
         [_row(manifest, number) for number in range(len(shown))],
         columns=("case", "patient", "split", "images", "masks", "classes"),
-        title=f"{manifest.name}: {len(manifest.cases)} cases ({found.layout})",
     )
     if len(manifest.cases) > len(shown):
         say(f"... and {len(manifest.cases) - len(shown)} more")
