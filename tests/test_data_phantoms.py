@@ -120,9 +120,11 @@ def test_lesions_without_room_are_refused():
         Lesions(radius_mm=(3, 2))
 
 
-def test_an_orientation_that_names_no_axes_is_refused():
+def test_an_orientation_or_contrast_that_is_none_is_refused():
     with pytest.raises(GeometryError, match="expected one such as RAS"):
         phantom(orientation="RAX")
+    with pytest.raises(GeometryError, match="expected one of"):
+        phantom(contrast="US")
 
 
 def test_a_2d_phantom_has_one_slice_whatever_its_orientation():

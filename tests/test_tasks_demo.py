@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from medseg.config import settings
-from medseg.core.errors import ConfigError
+from medseg.core.errors import ConfigError, ManifestError
 from medseg.core.geometry import require_match
 from medseg.data.anatomy import LABELS
 from medseg.data.manifest import read_manifest
@@ -91,6 +91,15 @@ def test_a_folder_that_no_demo_made_is_never_cleared(tmp_path):
     with pytest.raises(ConfigError, match="holds something that no demo made"):
         run_demo(tmp_path, demo_settings(*TINY))
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_second_demo_removes_what_the_first_wrote_and_no_more(tmp_path):
+    (tmp_path / ".medseg-demo").touch()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ManifestError, match="at least one case"):
+        run_demo(tmp_path, demo_settings("num_cases=1", "num_test=1"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".medseg-demo", "notes.txt"]
 
 
 @pytest.mark.slow

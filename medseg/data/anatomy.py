@@ -26,7 +26,7 @@ class Tissue:
 
     Attributes:
         hu: mean over patients in CT (portal venous phase), Hounsfield units.
-        hu_spread: how far patients differ from that mean, one standard deviation.
+        hu_spread: how far a patient may lie from that mean.
         mr: mean in a T1-weighted MR scan, arbitrary units from 0 to 1000.
     """
 
@@ -38,21 +38,21 @@ class Tissue:
 # Liver, spleen, kidneys, blood and bowel overlap on purpose: no threshold tells them apart.
 TISSUES = {
     "air": Tissue(hu=-1000, hu_spread=0, mr=5),
-    "fat": Tissue(hu=-100, hu_spread=6, mr=820),
-    "muscle": Tissue(hu=62, hu_spread=7, mr=330),
-    "lung": Tissue(hu=-820, hu_spread=30, mr=30),
-    "disc": Tissue(hu=85, hu_spread=10, mr=240),
-    "marrow": Tissue(hu=190, hu_spread=25, mr=520),
-    "cortex": Tissue(hu=420, hu_spread=50, mr=90),
-    "nerve": Tissue(hu=30, hu_spread=5, mr=260),
-    "blood": Tissue(hu=145, hu_spread=15, mr=140),
-    "bile": Tissue(hu=10, hu_spread=6, mr=150),
-    "stomach": Tissue(hu=45, hu_spread=25, mr=220),
-    "bowel": Tissue(hu=70, hu_spread=25, mr=300),
-    "liver": Tissue(hu=108, hu_spread=8, mr=480),
-    "spleen": Tissue(hu=118, hu_spread=13, mr=360),
-    "kidney": Tissue(hu=132, hu_spread=16, mr=400),
-    "tumour": Tissue(hu=68, hu_spread=3, mr=350),
+    "fat": Tissue(hu=-100, hu_spread=9, mr=820),
+    "muscle": Tissue(hu=62, hu_spread=10.5, mr=330),
+    "lung": Tissue(hu=-820, hu_spread=45, mr=30),
+    "disc": Tissue(hu=85, hu_spread=15, mr=240),
+    "marrow": Tissue(hu=190, hu_spread=37.5, mr=520),
+    "cortex": Tissue(hu=420, hu_spread=75, mr=90),
+    "nerve": Tissue(hu=30, hu_spread=7.5, mr=260),
+    "blood": Tissue(hu=145, hu_spread=22.5, mr=140),
+    "bile": Tissue(hu=10, hu_spread=9, mr=150),
+    "stomach": Tissue(hu=45, hu_spread=37.5, mr=220),
+    "bowel": Tissue(hu=70, hu_spread=37.5, mr=300),
+    "liver": Tissue(hu=108, hu_spread=12, mr=480),
+    "spleen": Tissue(hu=118, hu_spread=19.5, mr=360),
+    "kidney": Tissue(hu=132, hu_spread=24, mr=400),
+    "tumour": Tissue(hu=68, hu_spread=4.5, mr=350),
 }  # fmt: skip
 
 LABELS = LabelSet(

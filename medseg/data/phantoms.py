@@ -7,7 +7,7 @@ needs no supersampling; then come the blur and the noise of a reconstruction.
 
 from dataclasses import dataclass, field
 from itertools import permutations, product
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,12 +115,14 @@ def make_phantom(
         lesions: tumours in the liver; None puts one there.
 
     Raises:
-        GeometryError: an orientation that names no axes, or lesions that the liver has no room for.
+        GeometryError: an orientation or a contrast that is none, or more lesions than fit.
     """
     if orientation is None:
         orientation = str(rng.choice(AXIAL if shape[2] == 1 else ORIENTATIONS))
     if orientation not in ORIENTATIONS:
         raise GeometryError(f"orientation {orientation!r}: expected one such as RAS or LPS")
+    if contrast not in get_args(Contrast):
+        raise GeometryError(f"contrast {contrast!r}: expected one of {get_args(Contrast)}")
     grid = _draw_grid(rng, shape, orientation)
     points_mm = _points_mm(grid)
     bent_mm = _bend(rng, points_mm)
@@ -188,7 +190,7 @@ def _draw_brightness(
     """Draw how bright each tissue of this patient is; loops of bowel are a field of their own."""
     gain = rng.uniform(0.7, 1.4)
     drawn = {
-        name: tissue.hu + tissue.hu_spread * rng.uniform(-1.5, 1.5)
+        name: tissue.hu + tissue.hu_spread * rng.uniform(-1, 1)
         if contrast == "CT"
         else tissue.mr * gain * rng.uniform(0.92, 1.08)
         for name, tissue in TISSUES.items()

@@ -44,12 +44,15 @@ from medseg.tracking.tracker import Tracker, open_tracker
 from medseg.training.job import Job
 from medseg.training.settings import choices_of
 
-# A folder that holds the first was made by a demo, and the next one may clear it.
-_MARK, RESULT = ".medseg-demo", "demo.json"
-_STORE = "mlflow.db"
+# Where this file lies, a demo has been, and the next one may remove what it wrote.
+_MARK = ".medseg-demo"
+_STORE, _RESULT = "mlflow.db", "demo.json"
+_WRITTEN = (
+    "phantoms", "dataset", "cache", "run", "masks", "scores", "mlartifacts", _STORE, _RESULT,
+)  # fmt: skip
 _LOGGED = ("fold", "model", "loss", "optimizer", "schedule", "augment", "training")
-# Phantoms are small: opening them here is quicker than starting processes that do.
-_IN_THIS_PROCESS = 0
+# Workers that open files: phantoms are small, and none is quicker than starting some.
+_NO_WORKERS = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +147,7 @@ def run_demo(folder: Path, chosen: Mapping[str, Any]) -> DemoResult:
         seconds=seconds,
         exit_code=evaluation.exit_code,
     )
-    write_json(asdict(result), folder / RESULT)
+    write_json(asdict(result), folder / _RESULT)
     return result
 
 
@@ -169,24 +172,27 @@ def show_way_on(folder: Path) -> None:
     say(f"scores    {folder / 'scores' / 'scores.csv'}, a row a case and class")
     say(f"model     {folder / 'run' / 'model.pt'}")
     say(f"tracking  {_program('mlflow')} ui --backend-store-uri sqlite:///{folder / _STORE}")
-    say(f"3D Slicer: add {scans / mask.name} as a volume and {mask} as a segmentation,")
-    say(f"           with {masks / 'labels.ctbl'} as its colours; or load the DICOM folders")
-    say(f"           of {scans} and {masks}")
-    say(f"ITK-SNAP:  itksnap -g {scans / mask.name} -s {mask} -l {masks / 'labels.label'}")
+    say(f"3D Slicer add {scans / mask.name} as a volume, {masks / 'labels.ctbl'}")
+    say(f"          as a colour table, {mask} as a segmentation")
+    say(f"ITK-SNAP  itksnap -g {scans / mask.name} -s {mask} -l {masks / 'labels.label'}")
     for seg in sorted(masks.glob("*.seg.dcm"))[:1]:
         scan = scans / seg.name.removesuffix(".seg.dcm")
-        say(f"check     {_program('medseg')} verify {seg} {scan}")
+        say(f"DICOM     {_program('medseg')} verify {seg} {scan}")
 
 
 def _clear(folder: Path) -> None:
-    """Make the folder; clear what an earlier demo left, and nothing else."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / _MARK).exists():
-            raise ConfigError(
-                f"output={folder}: holds something that no demo made",
-                hint="choose another folder; a demo clears the one it writes to",
-            )
-        shutil.rmtree(folder)
+    """Make the folder; remove what an earlier demo wrote there, and nothing else."""
+    filled = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if filled and not (folder / _MARK).exists():
+        raise ConfigError(
+            f"output={folder}: holds something that no demo made",
+            hint="choose another folder; a demo clears the one it writes to",
+        )
+    for path in (folder / name for name in _WRITTEN):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARK).touch()
 
@@ -202,9 +208,7 @@ def _step(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 def _ingest(cases: Path, folder: Path) -> Manifest:
     stored = {label.name: label.values for label in LABELS.labels}
-    found = ingest(
-        Request(source=cases, name="phantoms", labels=stored), num_workers=_IN_THIS_PROCESS
-    )
+    found = ingest(Request(source=cases, name="phantoms", labels=stored), num_workers=_NO_WORKERS)
     # What a user may add to manifest.json by hand: colours, terms for DICOM, left and right.
     manifest = replace(found.manifest, labels=LABELS)
     write_manifest(manifest, folder / "manifest.json")
@@ -219,7 +223,7 @@ def _ingest(cases: Path, folder: Path) -> Manifest:
 
 
 def _check(manifest: Manifest, folder: Path) -> None:
-    found = audit(manifest, num_workers=_IN_THIS_PROCESS)
+    found = audit(manifest, num_workers=_NO_WORKERS)
     write_json(report(manifest, found), folder / "check.json")
     show_findings(found.findings)
 
@@ -237,7 +241,7 @@ def _train(
     job: Job, chosen: Mapping[str, Any], device: torch.device, folder: Path
 ) -> tuple[int, int]:
     """Train; return the number of steps, and 0 or the exit code of the signal that stopped it."""
-    tracker = _tracker(chosen, folder, "train")
+    tracker = _tracker(chosen, folder / "run", "train")
     tracker.log_params({name: chosen[name] for name in _LOGGED})
     trained, exit_code = run_training(
         job, folder=folder / "run", device=device, cache=folder / "cache", tracker=tracker
@@ -259,12 +263,12 @@ def _predict(manifest: Manifest, device: torch.device, folder: Path) -> None:
 
 
 def _evaluate(manifest: Manifest, chosen: Mapping[str, Any], folder: Path) -> Evaluation:
-    tracker = _tracker(chosen, folder, "evaluate")
+    tracker = _tracker(chosen, folder / "scores", "evaluate")
     tracker.set_tags({"command": "evaluate", "split": "test", "manifest": manifest.digest})
     evaluation = evaluate(
         pair_with_manifest(manifest, folder / "masks", split="test"),
         folder / "scores",
-        num_workers=_IN_THIS_PROCESS,
+        num_workers=_NO_WORKERS,
         digests={"manifest": manifest.digest},
         tracker=tracker,
     )
@@ -274,14 +278,13 @@ def _evaluate(manifest: Manifest, chosen: Mapping[str, Any], folder: Path) -> Ev
 
 
 def _tracker(chosen: Mapping[str, Any], folder: Path, command: str) -> Tracker:
-    """Open a run in the demo's own store, so that it mixes with nobody's."""
-    home = folder / {"train": "run", "evaluate": "scores"}[command]
-    home.mkdir()
+    """Track a command that writes to the folder, in the demo's own store."""
+    folder.mkdir()
     return open_tracker(
-        uri=sqlite_uri(folder / _STORE),
+        uri=sqlite_uri(folder.parent / _STORE),
         experiment=chosen["mlflow"]["experiment"],
         run_name=command,
-        folder=home,
+        folder=folder,
         enabled=chosen["mlflow"]["enabled"],
     )
 
