@@ -1,5 +1,6 @@
 """The door to all formats: names, lists of scans, label values, side files, whole or absent."""
 
+from itertools import permutations, product
 from pathlib import Path
 
 import nibabel
@@ -22,6 +23,7 @@ from medseg.io.formats import (
 from medseg.io.sidecars import itksnap_text, read_labels, slicer_text, write_sidecars
 
 GEOMETRY = Geometry((3, 4, 5), np.diag([1.0, 2, 3, 1]))
+ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 LABELS = label_set({"left kidney": 7, "spleen": 300})
 
 
@@ -39,6 +41,32 @@ LABELS = label_set({"left kidney": 7, "spleen": 300})
 )
 def test_a_case_is_named_without_the_suffix(name, expected):
     assert case_name(Path("somewhere") / name) == expected
+
+
+def axis_orders():
+    """All 48 ways of naming three axes and their directions."""
+    for order, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
+        axes = np.zeros((3, 3))
+        axes[order, range(3)] = signs
+        yield axes
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".seg.nrrd", ".mha"])
+@pytest.mark.parametrize("tilt", [np.eye(3), ROTATION], ids=["straight", "oblique"])
+def test_all_48_orientations_come_back_where_they_were(tmp_path, rng, suffix, tilt):
+    path = tmp_path / f"mask{suffix}"
+    label_map_IJK = rng.integers(0, 3, (3, 4, 5)).astype(np.uint8)
+    for axes in axis_orders():
+        affine = np.eye(4)
+        affine[:3, :3] = tilt @ axes @ np.diag((0.7, 0.9, 2.5))
+        affine[:3, 3] = (-31.7, 12.3, 1250.9)
+        geometry = Geometry((3, 4, 5), affine)
+        write_label_map(label_map_IJK, path, geometry=geometry, labels=LABELS)
+        back = read_label_map(path, LABELS)
+        assert back.geometry.corner_error_mm(geometry) <= 1e-3
+        assert back.geometry.orientation == geometry.orientation
+        assert np.array_equal(back.only_channel, label_map_IJK)
+        assert back.findings == ()
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha"])

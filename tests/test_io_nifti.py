@@ -95,6 +95,8 @@ def test_an_hdr_img_pair_reads_from_either_half(tmp_path, voxels):
     nibabel.save(nibabel.Nifti1Pair(voxels, rigid_affine()), tmp_path / "scan.img")
     for name in ("scan.hdr", "scan.img"):
         assert np.array_equal(read_volume(tmp_path / name).only_channel, voxels)
+    (tmp_path / "alone.img").write_bytes((tmp_path / "scan.img").read_bytes())
+    assert refusal(tmp_path / "alone.img").code == "NII-009"
     (tmp_path / "scan.img").unlink()
     assert refusal(tmp_path / "scan.hdr").code == "NII-009"
 
@@ -145,6 +147,7 @@ def test_row_41_a_broken_sform_falls_back_to_the_qform_and_says_so(tmp_path, vox
     scan = read_volume(path)
     assert np.allclose(scan.geometry.affine, rigid_affine(), atol=1e-5)
     assert codes_of(scan) == {"NII-012"}
+    assert str(tmp_path) not in str(scan.findings)
 
 
 def test_row_41_a_broken_sform_without_a_qform_is_refused(tmp_path, voxels):

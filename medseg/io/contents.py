@@ -17,7 +17,9 @@ from medseg.core.errors import ReadError
 
 GZIP_MAGIC = b"\x1f\x8b"
 # Deflate cannot pack more than this many bytes into one (zlib's technical details, zlib.net).
-_BEST_DEFLATE_RATIO = 1032
+_DEFLATE_RATIO = 1032
+# LZW's longest string is shorter than its table of 4096, and takes 12 bits.
+LZW_RATIO = 4096
 # Some writers pad a file to whole disk blocks; more than a block of unknown data is not padding.
 _PADDING_BYTES = 4096
 _COPY_AGAIN = "copy or download the file again"
@@ -72,12 +74,15 @@ def truncated(path: Path, what: str) -> ReadError:
     return ReadError(f"{path}: truncated: {what}", code="FIL-007", hint=_COPY_AGAIN)
 
 
-def require_room(path: Path, expected_bytes: int) -> None:
+def require_room(
+    path: Path, expected_bytes: int, *, best_ratio: int | None = _DEFLATE_RATIO
+) -> None:
     """Refuse, before anything is allocated, a header that promises more than there can be.
 
     Args:
         path: the file that holds the voxels, packed or not.
         expected_bytes: bytes of voxels that the header promises.
+        best_ratio: how many bytes of voxels a byte of the file can stand for; None: no bound.
 
     Raises:
         ReadError: FIL-009 more than this machine's memory, FIL-007 more than the file can hold.
@@ -92,7 +97,7 @@ def require_room(path: Path, expected_bytes: int) -> None:
         )
     with damage_named(path):
         size = path.stat().st_size
-    if expected_bytes > size * _BEST_DEFLATE_RATIO:
+    if best_ratio is not None and expected_bytes > size * best_ratio:
         raise truncated(path, f"the header promises {expected_bytes} bytes, the file has {size}")
 
 

@@ -163,7 +163,8 @@ def _is_dicom_file(file: Path) -> bool:
 def _kind_of_scan(path: Path) -> Kind:
     if not path.is_dir():
         return sniff(path)
-    if suffix_of(path):
+    suffix = suffix_of(path)
+    if suffix and suffix not in SUFFIXES["dicom"]:
         raise ReadError(
             f"{path}: a folder, though its name ends like a file",
             code="FIL-002",

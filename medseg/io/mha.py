@@ -93,7 +93,7 @@ def write_mha(volume: Volume, path: Path) -> None:
         )
     in_file = volume.voxels.transpose(3, 2, 1, 0)
     kind = _NUMBERS[_NAMES[code]]
-    packed = zlib.compress(np.ascontiguousarray(in_file, dtype=f"<{kind}").data)
+    packed = zlib.compress(np.ascontiguousarray(in_file, dtype=f"<{kind}").data, level=1)
     lines = [
         "ObjectType = Image",
         "NDims = 3",

@@ -162,6 +162,7 @@ def _warning(code: str, path: Path, message: str) -> Finding:
         code=code,
         severity="warning",
         subject=path.name,
-        message=message,
+        # Findings are logged, where no folder of the user's should appear.
+        message=message.removeprefix(f"{path}: "),
         hint="look at the scan in a viewer before trusting left and right",
     )

@@ -128,6 +128,13 @@ def _unknown(path: Path) -> ReadError:
         return ReadError(
             f"{path}: empty (0 bytes)", code="FIL-003", hint="copy or download the file again"
         )
+    header_path, _ = pair_of(path)
+    if header_path != path:
+        return ReadError(
+            f"{path}: the header {header_path.name} that belongs to these voxels is missing",
+            code="NII-009",
+            hint="put both files side by side under one name",
+        )
     head = _head(path) if raw.startswith(GZIP_MAGIC) else raw
     for magic, what, hint in _FOREIGN:
         if head.startswith(magic):

@@ -18,7 +18,7 @@ from medseg.core.errors import ReadError, WriteError
 from medseg.core.findings import Finding
 from medseg.core.geometry import Geometry
 from medseg.core.volume import Array, Volume
-from medseg.io.contents import damage_named, require_room, truncated
+from medseg.io.contents import LZW_RATIO, damage_named, require_room, truncated
 from medseg.io.images import DAMAGED, Palette, damaged, pixels_of, without_alpha
 from medseg.io.placement import image_affine
 from medseg.io.voxels import COLOURS, channel_names, not_finite, note
@@ -170,7 +170,8 @@ def _require_readable(pages: Sequence[tifffile.TiffPage], path: Path, palette: P
             code="IMG-008",
             hint="save it as a stack of pages",
         )
-    require_room(path, len(pages) * int(np.prod(page.shape, dtype=object)) * page.dtype.itemsize)
+    num_bytes = len(pages) * int(np.prod(page.shape, dtype=object)) * page.dtype.itemsize
+    require_room(path, num_bytes, best_ratio=LZW_RATIO)
     size = path.stat().st_size
     for number, each in enumerate(pages, start=1):
         parts = list(zip(each.dataoffsets, each.databytecounts, strict=True))
