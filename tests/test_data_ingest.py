@@ -235,6 +235,18 @@ def test_a_bids_tree_gives_patients_spacing_and_the_chosen_mask(tmp_path):
     assert cases["sub-2_sample-A"].classes == ("myelin", "axon")
 
 
+def test_a_mask_belongs_to_the_image_with_the_longest_name_before_it(tmp_path):
+    listed(tmp_path, {"Name": "runs"}, "dataset_description.json")
+    scan(tmp_path, "sub-1/anat/sub-1_T1w.nii", "sub-1/anat/sub-1_run-2_T1w.nii")
+    scan(tmp_path, "derivatives/me/sub-1/anat/sub-1_run-2_T1w_seg.nii")
+    scan(tmp_path, "sourcedata/sub-1/anat/sub-1_run-9_T1w.nii")
+    manifest = taken(tmp_path, labels=LIVER).manifest
+    assert {case.case_id: len(case.labels) for case in manifest.cases} == {
+        "sub-1": 0,
+        "sub-1_run-2": 1,
+    }
+
+
 def test_several_kinds_of_masks_in_a_bids_tree_must_be_chosen_from(tmp_path):
     with pytest.raises(ManifestError, match=r"ING-005 .*seg-axon, seg-both, seg-myelin"):
         taken(bids(tmp_path), labels=LIVER)
@@ -374,6 +386,22 @@ def test_digests_follow_bytes_and_not_names(tmp_path):
     second = taken(tmp_path / "two", modalities=MODALITY, labels=LIVER).manifest.cases[0]
     assert first.image_digest == second.image_digest
     assert first.digest != second.digest
+
+
+def test_linked_folders_are_entered_once_and_those_outside_are_refused(tmp_path):
+    pairs(tmp_path / "set" / "real", "a")
+    (tmp_path / "set" / "real" / "circle").symlink_to(tmp_path / "set")
+    settings = {
+        "images": {"CT": "{case}/images/a.nii"},
+        "raters": {"label": "{case}/labels/a.nii"},
+        "labels": LIVER,
+    }
+    assert ids(taken(tmp_path / "set", **settings)) == ["real"]
+    pairs(tmp_path / "outside", "a")
+    (tmp_path / "set" / "link").symlink_to(tmp_path / "outside")
+    found = taken(tmp_path / "set", **settings)
+    assert ids(found) == ["real"]
+    assert [(one.subject, one.reason[:7]) for one in found.skipped] == [("link", "MAN-003")]
 
 
 def test_a_source_that_is_not_there_or_holds_nothing_is_refused(tmp_path):

@@ -1,12 +1,22 @@
+import contextlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dataset_on_paper import paper_case, paper_manifest
 
-from medseg.core.errors import ManifestError
+from medseg.core.errors import ManifestError, MedsegError
 from medseg.core.labels import label_set
 from medseg.data.manifest import Case, Manifest, read_manifest, write_manifest
+from medseg.data.manifest_schema import (
+    CaseJson,
+    ChannelJson,
+    LabelJson,
+    LabelSetJson,
+    ManifestJson,
+    RegionJson,
+)
 
 
 @pytest.fixture
@@ -230,3 +240,27 @@ def test_cases_survive_the_way_to_another_process():
     case = paper_case("a", labels=({"anterior": "x"},))
     assert isinstance(case, Case)
     assert pickle.loads(pickle.dumps(case)) == case
+
+
+def test_the_readme_shows_a_manifest_that_is_read_and_names_every_key(tmp_path):
+    text = (Path(__file__).parents[1] / "data_manifests" / "README.md").read_text()
+    example = text.split("```json")[1].split("```")[0]
+    (tmp_path / "manifest.json").write_text(example)
+    assert read_manifest(tmp_path).cases[0].case_id == "007"
+    for model in (ManifestJson, CaseJson, LabelJson, ChannelJson, RegionJson, LabelSetJson):
+        for key in model.model_fields:
+            assert f"`{key}`" in text or f"`labels.{key}`" in text or f'"{key}"' in text, key
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mutated_manifest_is_read_or_refused_and_never_crashes(seed, full, tmp_path):
+    write_manifest(full, tmp_path / "m.json")
+    text = (tmp_path / "m.json").read_bytes()
+    rng = np.random.default_rng(seed)
+    for _ in range(150):
+        mutated = bytearray(text)
+        for at in rng.integers(0, len(mutated), rng.integers(1, 4)):
+            mutated[at] = rng.choice([*b'"{}[]:,0-9ae.\\\n', 0, 255])
+        (tmp_path / "m.json").write_bytes(mutated)
+        with contextlib.suppress(MedsegError):
+            read_manifest(tmp_path / "m.json")

@@ -27,7 +27,8 @@ def outcomes(
 
     Returns:
         An outcome an item, in their order. An item whose process died (a decoder that crashed,
-        the memory that ran out) gets a ReadError of code RUN-001.
+        the memory that ran out) gets a ReadError of code RUN-001; one that the disk or the memory
+        refuses, of code RUN-002.
     """
     wanted = num_cores() if num_workers is None else num_workers
     if wanted == 0:
@@ -46,6 +47,8 @@ def _tried(work: Callable[[Item], Result], item: Item) -> Result | MedsegError:
         return work(item)
     except MedsegError as refusal:
         return refusal
+    except (OSError, MemoryError) as fault:
+        return ReadError(f"cannot be read: {type(fault).__name__} {fault}", code="RUN-002")
 
 
 def _submitted(

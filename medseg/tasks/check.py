@@ -30,10 +30,11 @@ def main(config: DictConfig) -> int:
     try:
         manifest = read_manifest(path, data_root=data_root)
     except ManifestError as refusal:
-        # What cannot be read cannot be audited further, but the report still says so.
+        if not path.is_file():
+            raise
+        # What cannot be trusted is not audited further, but the report still says so.
         findings = (finding_of(refusal, path.name),)
-        if path.is_file():
-            write_json({"findings": [one.to_json() for one in findings]}, output)
+        write_json({"findings": [one.to_json() for one in findings]}, output)
         show_findings(findings)
         return EXIT_SOME_FAILED
     found = audit(manifest, num_workers=chosen["num_workers"])

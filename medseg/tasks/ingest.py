@@ -32,13 +32,13 @@ def main(config: DictConfig) -> int:
         read_masks=bool(chosen["read_masks"]),
         num_workers=chosen["num_workers"],
     )
-    write_manifest(found.manifest, output)
     show(found)
-    say(f"\nWrote {output} ({found.manifest.digest[:12]})")
     if found.originals:
         private = home() / "ids" / f"{found.manifest.digest[:12]}.csv"
         remember_originals(found.originals, private)
-        say(f"Ids are keyed hashes; whose they are stands in {private} alone")
+        say(f"\nIds are keyed hashes; whose they are stands in {private} alone")
+    write_manifest(found.manifest, output)
+    say(f"\nWrote {output} ({found.manifest.digest[:12]})")
     failed = sum(one.failed for one in found.skipped)
     if failed:
         say(f"{failed} cases could not be read and were left out", error=True)

@@ -29,8 +29,8 @@ class _Name:
     suffix: str
 
     @property
-    def subject(self) -> str:
-        return self.entities[0]
+    def case_id(self) -> str:
+        return "_".join(self.entities)
 
 
 def is_bids(source: Path) -> bool:
@@ -50,14 +50,14 @@ def read_bids(request: Request) -> Found:
     """
     files = list_files(request.source)
     scans = [name for path in files if (name := _parse(path))]
-    images = [name for name in scans if name.path.split("/")[0] != "derivatives"]
-    derived = [name for name in scans if name.path.split("/")[0] == "derivatives"]
+    images = [name for name in scans if name.path.startswith("sub-")]
+    derived = [name for name in scans if name.path.startswith("derivatives/")]
     if not images:
         raise ManifestError(f"{request.source}: holds no scans named sub-...", code="ING-002")
     chosen = [
         name for name in images if not request.modalities or name.suffix in request.modalities
     ]
-    masks = _Masks(derived, request)
+    masks = _Masks(images, derived, request)
     grouped: dict[tuple[str, ...], dict[str, _Name]] = {}
     for name in chosen:
         grouped.setdefault(name.entities, {})[name.suffix] = name
@@ -90,51 +90,51 @@ def read_bids(request: Request) -> Found:
 
 
 class _Masks:
-    """The derivatives, and which of them the user means."""
+    """The derivatives, each with the image it was made from, and which of them the user means."""
 
-    def __init__(self, derived: list[_Name], request: Request) -> None:
-        self.by_stem: dict[str, str] = {_stem(name.path): name.path for name in derived}
+    def __init__(self, images: list[_Name], derived: list[_Name], request: Request) -> None:
         self.classes = tuple(request.labels)
         self.kinds = tuple(request.raters.values())
+        stems = {_stem(name.path) for name in images} | {name.case_id for name in images}
+        # Stem of an image, or id of a case -> what follows it in the names of its masks -> path.
+        self.of_stem: dict[str, dict[str, str]] = {stem: {} for stem in stems}
+        for name in derived:
+            parts = _stem(name.path).split("_")
+            cuts = range(len(parts) - 1, 0, -1)
+            # The longest stem that fits: "sub-1_run-2_T1w_seg" is no mask of "sub-1".
+            cut = next((n for n in cuts if "_".join(parts[:n]) in stems), None)
+            if cut is not None:
+                self.of_stem["_".join(parts[:cut])]["_".join(parts[cut:])] = name.path
 
     def of(self, images: Mapping[str, _Name]) -> tuple[Annotation, ...]:
-        """Return the annotations of a case, one a rater."""
-        stems = [_stem(name.path) for name in images.values()]
-        stems.append("_".join(next(iter(images.values())).entities))
-        if not self.kinds:
-            found = {
-                kind: path for stem in stems for kind, path in self._kinds_of(stem, stems).items()
-            }
-            if len(found) > 1:
-                raise ManifestError(
-                    f"case {stems[-1]!r}: has several masks, {', '.join(sorted(found))}",
-                    code="ING-005",
-                    hint="choose one with label=, such as label=" + min(found),
-                )
-            return tuple(found.values())
-        return tuple(annotation for kind in self.kinds if (annotation := self._named(stems, kind)))
+        """Return the annotations of a case, one a rater.
 
-    def _kinds_of(self, stem: str, others: list[str]) -> dict[str, str]:
-        """Return what follows a stem in the names of the masks -> their paths."""
-        longer = [other for other in others if other.startswith(f"{stem}_")]
+        Raises:
+            ManifestError: ING-005: several masks, and the user has not said which.
+        """
+        case_id = next(iter(images.values())).case_id
+        found = dict(self.of_stem[case_id])
+        for name in images.values():
+            found |= self.of_stem[_stem(name.path)]
+        if self.kinds:
+            named = (self._named(found, kind) for kind in self.kinds)
+            return tuple(annotation for annotation in named if annotation)
+        if len(found) > 1:
+            raise ManifestError(
+                f"case {case_id!r}: has several masks, {', '.join(sorted(found))}",
+                code="ING-005",
+                hint=f"choose one with label=, such as label={min(found)}",
+            )
+        return tuple(found.values())
+
+    def _named(self, found: Mapping[str, str], kind: str) -> Annotation | None:
+        if "{class}" not in kind:
+            return found.get(kind)
         return {
-            name.removeprefix(f"{stem}_"): path
-            for name, path in self.by_stem.items()
-            if name.startswith(f"{stem}_") and not any(name.startswith(f"{o}_") for o in longer)
+            name: found[asked]
+            for name in self.classes
+            if (asked := kind.replace("{class}", name)) in found
         }
-
-    def _named(self, stems: list[str], kind: str) -> Annotation | None:
-        for stem in stems:
-            if "{class}" not in kind and (path := self.by_stem.get(f"{stem}_{kind}")):
-                return path
-            per_class = {
-                name: path
-                for name in self.classes
-                if (path := self.by_stem.get(f"{stem}_{kind.replace('{class}', name)}"))
-            }
-            if "{class}" in kind and per_class:
-                return per_class
-        return None
 
 
 def _parse(path: str) -> _Name | None:

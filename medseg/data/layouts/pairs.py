@@ -78,12 +78,15 @@ def read_pairs(request: Request) -> Found:
 def _usual(
     files: list[str], raters: dict[str, str], source: Path
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the first usual pair of patterns of which both sides are there."""
+    """Return the usual pair of patterns that fits most cases on both sides."""
+    best, most = ("", ""), 0
     for image, label in _CONVENTIONS:
         labels = {match.places["case"] for match in match_paths(label, files)}
-        images = {match.places["case"] for match in match_paths(image, files)}
-        if labels and labels <= images:
-            return {"image": image}, raters or {"rater": label}
+        both = labels & {match.places["case"] for match in match_paths(image, files)}
+        if len(both) > most:
+            best, most = (image, label), len(both)
+    if most:
+        return {"image": best[0]}, raters or {"rater": best[1]}
     shown = ", ".join(files[:3])
     raise ManifestError(
         f"{source}: images and labels are not where they usually are (it holds {shown}, ...)",

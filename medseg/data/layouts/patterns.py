@@ -26,9 +26,18 @@ class Match:
 
 
 def list_files(root: Path) -> list[str]:
-    """Return every file below a folder as a sorted relative path; hidden ones are left out."""
-    found = []
-    for folder, subfolders, files in os.walk(root):
+    """Return every file below a folder as a sorted relative path; hidden ones are left out.
+
+    Linked folders are entered, each real folder once, so that a circle of links ends.
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         inside = Path(folder).relative_to(root)
         found += [(inside / name).as_posix() for name in files if not name.startswith(".")]
