@@ -35,8 +35,8 @@ TOOLS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     line = list(sys.argv[1:] if argv is None else argv)
-    if _asks_completion(line):
-        line = [_command_being_completed(), *line]
+    if line and line[0] in ("-sc", "--shell-completion", "--shell_completion"):
+        return _complete(line)
     if not line or line[0] in ("-h", "--help", "help"):
         _say(_usage())
         return 0
@@ -71,14 +71,21 @@ def _run(command: str, rest: list[str]) -> int:
         return 0
 
 
-def _asks_completion(line: Sequence[str]) -> bool:
-    return bool(line) and line[0] in ("-sc", "--shell-completion", "--shell_completion")
+def _complete(line: list[str]) -> int:
+    """Answer the shell's completion script: the commands, then the settings of the one named.
 
-
-def _command_being_completed() -> str:
-    """Hydra's completion script leaves the command out; the shell keeps it in COMP_LINE."""
-    words = os.environ.get("COMP_LINE", "").split()
-    return next((word for word in words[1:] if word in APPS), "train")
+    Hydra knows the settings of one app only, and takes the first word for its name.
+    """
+    typed = os.environ.get("COMP_LINE", "medseg train ")
+    words = typed.split(maxsplit=2)
+    if len(words) < 2 or (len(words) == 2 and not typed[-1].isspace()):
+        begun = words[1] if len(words) > 1 else ""
+        _say(" ".join(name for name in [*APPS, *TOOLS] if name.startswith(begun)))
+        return 0
+    if words[1] not in APPS:
+        return 0
+    os.environ["COMP_LINE"] = f"medseg {words[2] if len(words) > 2 else ''}"
+    return _run(words[1], line)
 
 
 def _usage() -> str:

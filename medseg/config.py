@@ -5,6 +5,7 @@ short list of modules below; or a module of the user's own, named by `plugins=` 
 line. Text that came inside a checkpoint, a manifest or a plan is data and is never built from.
 """
 
+import inspect
 import os
 import re
 import secrets
@@ -29,18 +30,20 @@ LITERAL_GROUPS = ("images", "labels", "raters")
 OPEN_GROUPS = (*LITERAL_GROUPS, "channels", "columns", "overrides")
 # What a first bare word means: `medseg fetch Task04_Hippocampus` is `medseg fetch name=...`.
 FIRST_WORD = {"fetch": "name"}
-TRUSTED = (
-    "monai.networks.nets",
-    "monai.losses",
-    "monai.transforms",
-    "torch.optim",
-    "torch.optim.lr_scheduler",
-    "torch.nn",
-)
-# Inside the trusted modules, what reads files or runs code it is given.
+# Where a `_target_` may lie, and what a class there must be: nothing but a public class of exactly
+# these modules, so no function and no path through them to another module.
+TRUSTED = {
+    "monai.losses": "torch.nn.Module",
+    "monai.networks.nets": "torch.nn.Module",
+    "monai.transforms": "monai.transforms.Transform",
+    "torch.nn": "torch.nn.Module",
+    "torch.optim": "torch.optim.Optimizer",
+    "torch.optim.lr_scheduler": "torch.optim.lr_scheduler.LRScheduler",
+}
+# Classes there that read or write files, run what they are given, or hand over to other libraries.
 FORBIDDEN = re.compile(
-    r"(Load|Save|Lambda|Write|Read|Invertd?$|DataStats|SimulateDelay|TorchVision|ITK|ClassesToIndices"
-    r"|load|save|hub|serialization|\._)"
+    "^_|Load|Save|Read|Write|Lambda|DataStats|SimulateDelay|TorchVision|TorchIO|CuCIM|ITK"
+    "|Bert|Transchex|MultiModal"
 )
 
 
@@ -66,9 +69,11 @@ def run_app(command: str, argv: Sequence[str]) -> int:
 
     # Hydra would swallow what it cannot compose and print a page; we name the key instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if nameless := [word for word in argv if word.startswith("=")]:
+        raise ConfigError(f"{nameless[0]}: expected key=value")
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True)
     line = sys.argv
-    sys.argv = [f"medseg-{command}", *map(opened, map(literal, named(command, argv)))]
+    sys.argv = ["medseg", *map(opened, map(literal, named(command, argv)))]
     try:
         hydra.main(version_base="1.3", config_path="pkg://medseg.conf", config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as fault:
@@ -93,13 +98,13 @@ def literal(word: str) -> str:
     is_literal = name in LITERAL_KEYS or ("." in name and name.split(".")[0] in LITERAL_GROUPS)
     if not equals or not is_literal or value in ("null", ""):
         return word
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+    if len(value) > 1 and value[0] in "'\"" and value.find(value[0], 1) == len(value) - 1:
         return word
     # In Hydra's quoted strings a backslash only counts before a quote (or at the very end).
     text = re.sub(r"(\\*)(')", lambda m: m[1] * 2 + r"\'", value)
-    text = re.sub(r"(\\+)$", lambda m: m[1] * 2, text)
+    text = re.sub(r"(\\+)\Z", lambda m: m[1] * 2, text)
     # OmegaConf would take ${...} for an interpolation.
-    text = text.replace("${", r"\${")
+    text = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", text)
     return f"{key}='{text}'"
 
 
@@ -137,30 +142,60 @@ def build(node: Mapping[str, Any], **given: Any) -> Any:
     Raises:
         ConfigError: a target outside the trusted modules, or arguments it does not take.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    for target in _targets(node):
-        require_trusted(target)
+    # Not Hydra's `instantiate`: it follows any name, and evaluates `${...}` in values once more.
+    kind = trusted_class(node.get("_target_"))
+    arguments = {str(k): _built(v) for k, v in node.items() if k != "_target_"}
+    if odd := [key for key in arguments if key.startswith("_")]:
+        raise ConfigError(f"_target_ {kind.__name__}: {odd[0]} has no meaning here")
     try:
-        return instantiate(dict(node), **given)
-    except InstantiationException as fault:
-        raise ConfigError(f"{node.get('_target_')}: {str(fault).splitlines()[0]}") from fault
+        return kind(**arguments, **given)
+    except (TypeError, ValueError) as fault:
+        raise ConfigError(f"{node['_target_']}: {fault}") from fault
 
 
-def require_trusted(target: str) -> None:
-    """Refuse a dotted name that a config may not hold.
+def trusted_class(target: object) -> type[Any]:
+    """Return the class of a dotted name, if a config may hold that name.
 
     Raises:
-        ConfigError: the name lies outside the trusted modules, or reads files or runs code there.
+        ConfigError: it is not a class of a trusted module, or one that reads files, downloads
+            weights or runs code that it is given.
     """
-    inside = any(target.startswith(f"{module}.") for module in TRUSTED)
-    if not inside or FORBIDDEN.search(target):
+    module, _, name = str(target).rpartition(".")
+    known = module in TRUSTED and name.isidentifier() and not FORBIDDEN.search(name)
+    kind = getattr(import_module(module), name, None) if known else None
+    if not inspect.isclass(kind) or not _is_trusted(kind, module):
+        near = get_close_matches(name, _class_names(module), n=1) if known and not kind else []
+        meant = f"; the nearest is {module}.{near[0]}" if near else ""
         raise ConfigError(
-            f"_target_ {target}: a config may only name what lies in {', '.join(TRUSTED)} and "
-            "neither reads files nor runs code",
+            f"_target_ {target}: a config may only name classes of {', '.join(TRUSTED)} that "
+            f"neither read files nor run code{meant}",
             hint="put your own code in a module and name it with plugins= on the command line",
         )
+    return kind
+
+
+def _is_trusted(kind: type[Any], module: str) -> bool:
+    home, _, base = TRUSTED[module].rpartition(".")
+    return (
+        issubclass(kind, getattr(import_module(home), base))
+        # An alias, such as LoadImaged for LoadImageDict, is judged by its real name, too.
+        and not FORBIDDEN.search(kind.__name__)
+        # Weights from the network, or from a file that may hold code.
+        and not any(p.startswith("pretrained") for p in inspect.signature(kind).parameters)
+    )
+
+
+def _class_names(module: str) -> list[str]:
+    return [name for name, _ in inspect.getmembers(import_module(module), inspect.isclass)]
+
+
+def _built(value: Any) -> Any:
+    """Build the objects that stand inside a value."""
+    if isinstance(value, Mapping):
+        return build(value) if "_target_" in value else {k: _built(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_built(entry) for entry in value]
+    return value
 
 
 def load_plugins(modules: Sequence[str]) -> None:
@@ -172,54 +207,63 @@ def load_plugins(modules: Sequence[str]) -> None:
     for module in modules:
         try:
             import_module(module)
-        except ImportError as fault:
+        except (ImportError, SyntaxError) as fault:
             raise ConfigError(f"plugins={module}: {fault}") from fault
 
 
 def _run_task(command: str, config: Any) -> int:
     """Run a task; a refusal becomes one line and an exit code, so that a sweep goes on."""
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         return int(import_module(f"medseg.tasks.{command}").main(config) or 0)
     except MedsegError as refusal:
-        sys.stderr.write(f"medseg {command}: {refusal}\n")
-        return EXIT_REFUSED
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for key, entry in node.items():
-            if key == "_target_":
-                yield str(entry)
-            else:
-                yield from _targets(entry)
-    elif isinstance(node, list | tuple):
-        for entry in node:
-            yield from _targets(entry)
+        told = str(refusal)
+    except OmegaConfBaseException as fault:
+        # A `${...}` that leads nowhere; Hydra would print a page.
+        told = " ".join(str(fault).split())
+    sys.stderr.write(f"medseg {command}: {told}\n")
+    return EXIT_REFUSED
 
 
 def _explain(fault: Exception, command: str) -> ConfigError:
-    """Make one line of a composition fault, with the nearest setting that exists."""
+    """Make one line of a composition fault, with the nearest thing that exists."""
     text = " ".join(str(fault).split())
-    asked = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
-    if asked:
+    if asked := re.match(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         key = asked[1] or asked[2]
         near = get_close_matches(key, _known_keys(command), n=1, cutoff=0.5)
         meant = f"; the nearest is {near[0]}" if near else ""
         return ConfigError(f"{key}: no such setting{meant}", hint=f"medseg {command} --help")
+    if missing := re.search(
+        r"Could not find '(.+)/([^/]+)' Available options .*: (.+) Config", text
+    ):
+        group, name, options = missing.groups()
+        near = get_close_matches(name, options.split(), n=1)
+        meant = f"; the nearest is {near[0]}" if near else ""
+        return ConfigError(f"{group}={name}: no such choice{meant}", hint=f"there is {options}")
+    if word := getattr(fault, "override", None):
+        cause = re.sub(r"^Error parsing override '.*?' | See https.*$", "", text)
+        return ConfigError(
+            f"{word}: expected key=value ({cause})",
+            hint="quote a value that holds special characters: key=\"'...'\"",
+        )
     return ConfigError(text, hint=f"medseg {command} --cfg job shows what can be set")
 
 
 def _known_keys(command: str) -> list[str]:
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
     with initialize_config_module("medseg.conf", version_base="1.3"):
-        return list(_dotted(settings(compose(config_name=command))))
+        found = OmegaConf.to_container(compose(config_name=command), resolve=False)
+    return [".".join(path) for path in _paths(found)]
 
 
-def _dotted(node: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    for key, entry in node.items():
-        yield f"{above}{key}"
-        if isinstance(entry, Mapping):
-            yield from _dotted(entry, f"{above}{key}.")
+def _paths(node: object, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if above:
+        yield above
+    if isinstance(node, Mapping):
+        for key, entry in node.items():
+            yield from _paths(entry, (*above, str(key)))
