@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from tracking_stub import StubServer, black_hole, free_port, put_store
 
 from medseg.tracking import store as store_room
+from medseg.tracking.outbox import Outbox
 from medseg.tracking.record import read_record, unsent_folders
 from medseg.tracking.sender import replay
-from medseg.tracking.spool import Spool
 from medseg.tracking.store import store_uri
 from medseg.tracking.tracker import open_tracker
 
@@ -107,7 +107,7 @@ def test_a_training_neither_waits_for_the_store_nor_loses_a_point(
     assert "medseg doctor --replay" in capsys.readouterr().err
     assert unsent_folders() == [tmp_path]
     # The start, the points and the end.
-    assert Spool(tmp_path).num_left == NUM_STEPS + 2
+    assert Outbox(tmp_path).num_left == NUM_STEPS + 2
 
 
 def test_points_of_a_server_that_was_down_arrive_once_when_it_is_up(tmp_path):
@@ -225,7 +225,7 @@ def test_a_real_server_takes_runs_artifacts_and_models_and_gives_them_back(tmp_p
         (folder / "model.pt").write_bytes(b"weights")
         tracker.log_model(folder)
         tracker.close("FINISHED", wait_s=120)
-        assert Spool(folder).num_left == 0
+        assert Outbox(folder).num_left == 0
         fetched = resolve_checkpoint(f"runs:/{tracker.run_id}/model", uri=uri)
         assert fetched.read_bytes() == b"weights"
         assert fetched == resolve_checkpoint(f"runs:/{tracker.run_id}/model", uri=uri)

@@ -109,3 +109,8 @@ def test_a_job_of_a_sweep_is_told_by_what_it_overrides():
     assert tags["medseg.sweep.overrides"].startswith(
         "model=unet optimizer.lr=1e-3 manifest=sha256:"
     )
+
+
+def test_text_that_no_database_takes_is_made_harmless():
+    shown = flat_params({"note": "a\udcff\0b"})["note"]
+    assert shown.encode().decode() == shown == "a? b"

@@ -13,9 +13,9 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from tracking_stub import put_store
 
 from medseg.core.errors import ReadError
+from medseg.tracking.outbox import Outbox
 from medseg.tracking.record import read_record, unsent_folders
 from medseg.tracking.sender import replay
-from medseg.tracking.spool import Spool
 from medseg.tracking.store import store_uri
 from medseg.tracking.tracker import Tracker, open_tracker
 
@@ -188,7 +188,7 @@ def test_a_folder_has_one_tracker_at_a_time(tmp_path, capsys):
     second.close("FINISHED")
     first.close("FINISHED")
     assert "another process is tracking" in capsys.readouterr().err
-    assert [event.kind for event in Spool(tmp_path).unsent()] == ["start", "end"]
+    assert [event.kind for event in Outbox(tmp_path).unsent()] == ["start", "end"]
 
 
 def test_a_tracker_that_is_off_does_nothing(tmp_path):
@@ -215,7 +215,7 @@ def test_nothing_raises_into_the_training(tmp_path, capsys):
     tracker.close("FINISHED")
     tracker.close("FINISHED")
     tracker.log_metrics({"loss": 1.0}, step=0)
-    assert [event.kind for event in Spool(tmp_path).unsent()] == ["start", "end"]
+    assert [event.kind for event in Outbox(tmp_path).unsent()] == ["start", "end"]
     assert "not logged" in capsys.readouterr().err
 
 

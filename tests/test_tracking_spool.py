@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from medseg.tracking.kept import keep_files, keep_text, release
+from medseg.tracking.outbox import Outbox
 from medseg.tracking.spool import Spool
 
 
@@ -20,17 +22,19 @@ def test_events_come_out_as_they_went_in(tmp_path):
     (tmp_path / "spool").mkdir()
     for step in range(5):
         spool.append("metrics", metrics(step))
-    assert [event.body for event in spool.unsent()] == [metrics(step) for step in range(5)]
-    assert [event.body["step"] for event in spool.unsent(limit=2)] == [0, 1]
+    assert [event.body for event in Outbox(tmp_path).unsent()] == [
+        metrics(step) for step in range(5)
+    ]
+    assert [event.body["step"] for event in Outbox(tmp_path).unsent(limit=2)] == [0, 1]
 
 
 def test_what_is_marked_sent_is_not_handed_out_again_by_another_process(tmp_path):
     spool = Spool(tmp_path)
     for step in range(5):
         spool.append("metrics", metrics(step))
-    spool.mark_sent(spool.unsent()[2])
-    assert [event.body["step"] for event in Spool(tmp_path).unsent()] == [3, 4]
-    assert spool.num_left == 2
+    Outbox(tmp_path).mark_sent(Outbox(tmp_path).unsent()[2])
+    assert [event.body["step"] for event in Outbox(tmp_path).unsent()] == [3, 4]
+    assert Outbox(tmp_path).num_left == 2
 
 
 @pytest.mark.parametrize("num_bytes", range(1, 80, 7))
@@ -42,15 +46,15 @@ def test_a_line_torn_by_a_kill_loses_only_itself(tmp_path, num_bytes):
         stream.write(whole[:num_bytes])
     first.close()
     second = Spool(tmp_path)
-    assert [event.body["step"] for event in second.unsent()] == [0]
+    assert [event.body["step"] for event in Outbox(tmp_path).unsent()] == [0]
     second.append("metrics", metrics(1))
-    assert [event.body["step"] for event in second.unsent()] == [0, 1]
+    assert [event.body["step"] for event in Outbox(tmp_path).unsent()] == [0, 1]
 
 
 def test_not_a_number_survives(tmp_path):
     spool = Spool(tmp_path)
     spool.append("metrics", {"values": {"a": float("nan"), "b": float("inf")}, "step": 0})
-    values = spool.unsent()[0].body["values"]
+    values = Outbox(tmp_path).unsent()[0].body["values"]
     assert values["a"] != values["a"]
     assert values["b"] == float("inf")
 
@@ -70,7 +74,7 @@ def test_a_kept_file_is_the_version_of_that_moment(tmp_path):
     spool = Spool(tmp_path)
     file = tmp_path / "model.pt"
     file.write_text("first")
-    kept = spool.keep({"model.pt": file})
+    kept = keep_files(spool.folder, {"model.pt": file})
     newer = tmp_path / "newer"
     newer.write_text("second")
     newer.replace(file)
@@ -79,10 +83,10 @@ def test_a_kept_file_is_the_version_of_that_moment(tmp_path):
 
 def test_files_are_released_once_they_are_sent(tmp_path):
     spool = Spool(tmp_path)
-    spool.append("file", {"kept": spool.keep_text("a: 1", "config.yaml"), "folder": ""})
-    (event,) = spool.unsent()
+    spool.append("file", {"kept": keep_text(spool.folder, "a: 1", "config.yaml"), "folder": ""})
+    (event,) = Outbox(tmp_path).unsent()
     assert (spool.folder / event.body["kept"] / "config.yaml").read_text() == "a: 1"
-    spool.release(event)
+    release(spool.folder, event)
     assert not (spool.folder / event.body["kept"]).exists()
 
 
@@ -118,7 +122,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_spool_readable(tmp_path, monkey
         spool.append("metrics", metrics(1))
     monkeypatch.undo()
     spool.append("metrics", metrics(2))
-    assert [event.body["step"] for event in spool.unsent()] == [0, 2]
+    assert [event.body["step"] for event in Outbox(tmp_path).unsent()] == [0, 2]
 
 
 def test_an_append_takes_far_less_than_a_millisecond(tmp_path):

@@ -73,6 +73,11 @@ def test_the_store_is_asked_for_then_the_environment_then_home(medseg_home, monk
     assert store_uri("http://other") == "http://other"
 
 
+def test_a_relative_sqlite_file_is_the_same_file_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sqlite_path(store_uri("sqlite:///runs.db")) == tmp_path / "runs.db"
+
+
 def test_any_home_folder_will_do_and_nothing_is_left_elsewhere(tmp_path, monkeypatch):
     folder = tmp_path / "a b;$()^=,é #%20?x"
     monkeypatch.setenv("MEDSEG_HOME", str(folder))

@@ -3,7 +3,7 @@
 import argparse
 import importlib.util
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from medseg.runtime.console import say, table
 from medseg.runtime.hardware import measure_hardware, pick_device
 from medseg.runtime.home import home
 from medseg.runtime.provenance import commit, versions
+from medseg.tracking.outbox import Outbox
 from medseg.tracking.record import unsent_folders
 from medseg.tracking.sender import replay
 from medseg.tracking.spool import Spool
@@ -68,11 +69,18 @@ def tracking_facts() -> list[tuple[str, str]]:
     """The store, whether it answers, and the runs it lacks something of."""
     uri = store_uri(None)
     facts = [("store", without_password(uri)), ("answers", probe_store(uri))]
-    for folder in unsent_folders():
-        spool = Spool(folder)
-        reason = f" ({spool.trouble})" if spool.trouble else ""
-        facts.append((f"unsent in {folder}", f"{spool.num_left} events{reason}"))
+    facts += [(f"unsent in {folder}", text) for folder, text in _unsent()]
     return facts
+
+
+def _unsent() -> Iterator[tuple[Path, str]]:
+    for folder in unsent_folders():
+        outbox = Outbox(folder)
+        if outbox.num_left:
+            reason = f" ({outbox.trouble})" if outbox.trouble else ""
+            yield folder, f"{outbox.num_left} events{reason}"
+        elif Spool(folder).is_abandoned():
+            yield folder, "its end: the process was killed"
 
 
 def _replay(folders: Sequence[Path]) -> int:

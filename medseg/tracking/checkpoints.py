@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from medseg.core.errors import CheckpointError
 from medseg.runtime.home import home
-from medseg.tracking.store import client_settings, open_client, sqlite_path, store_uri
+from medseg.tracking.store import brief, client_settings, open_client, sqlite_path, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MODEL_FILE = "model.pt"
-# Where the file lies inside a logged model.
-_DATA = Path("data") / "checkpoint"
+# Name of the folder that MLflow is given as a model's data; it puts it under data/.
+DATA_FOLDER = "checkpoint"
 _RUN = re.compile(r"runs:/+(?P<run>[\w-]+)/(?P<name>[^/]+)(?P<rest>/.+)?")
 _ALIAS = re.compile(r"models:/+(?P<name>[^/@]+)@(?P<alias>[\w-]+)")
 _VERSION = re.compile(r"models:/+(?P<name>[^/@]+)/(?P<version>\d+)")
@@ -51,9 +51,8 @@ def resolve_checkpoint(text: str, *, uri: str | None = None) -> Path:
         try:
             return _fetched(open_client(full_uri), text, full_uri)
         except (MlflowException, OSError, ImportError) as fault:
-            reason = str(fault).strip().splitlines()[0]
             raise CheckpointError(
-                f"checkpoint={text}: the MLflow store gives no such model: {reason}",
+                f"checkpoint={text}: the MLflow store gives no such model: {brief(fault)}",
                 hint="check the name in the MLflow UI, and MLFLOW_TRACKING_URI",
             ) from fault
 
@@ -112,7 +111,7 @@ def _location_in_run(client: "MlflowClient", run_id: str, name: str, rest: str) 
 def _file_in(path: Path, text: str) -> Path:
     if path.is_file():
         return path
-    for candidate in (path / MODEL_FILE, path / _DATA / MODEL_FILE):
+    for candidate in (path / MODEL_FILE, path / "data" / DATA_FOLDER / MODEL_FILE):
         if candidate.is_file():
             return candidate
     found = f"a folder without {MODEL_FILE}" if path.is_dir() else "no such file"

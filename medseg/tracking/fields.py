@@ -124,7 +124,9 @@ def _digested(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    # No database takes half a surrogate pair, and some take no zero.
+    return text.encode(errors="replace").decode().replace("\0", " ")
 
 
 def _digest(text: str) -> str:

@@ -1,6 +1,5 @@
 """What each spooled event becomes in MLflow; sent twice, it still counts once."""
 
-import shutil
 import sys
 import tempfile
 import warnings
@@ -27,7 +26,9 @@ from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schem
 
 from medseg import __version__
 from medseg.core.errors import ReadError
+from medseg.tracking.checkpoints import DATA_FOLDER
 from medseg.tracking.fields import MAX_TAG, cut, valid_name
+from medseg.tracking.kept import kept_folder
 from medseg.tracking.record import RunRecord, read_record, write_record
 from medseg.tracking.spool import Event
 from medseg.tracking.store import experiment_id
@@ -69,7 +70,7 @@ class MlflowRun:
         if event.kind == "start":
             self._start()
         elif event.kind == "file":
-            self._send_file(event.body, spool_folder)
+            self._send_file(event, spool_folder)
         elif event.kind == "model":
             self._send_model(event, spool_folder)
         elif event.kind == "end":
@@ -140,18 +141,16 @@ class MlflowRun:
             worst = next((status for status in ("FAILED", "KILLED") if status in found), "FINISHED")
             self._client.set_terminated(self._parent_id, worst, time_ms)
 
-    def _send_file(self, body: Mapping[str, Any], spool_folder: Path) -> None:
-        for path in sorted((spool_folder / body["kept"]).iterdir()):
-            self._client.log_artifact(self.run_id, str(path), body["folder"] or None)
+    def _send_file(self, event: Event, spool_folder: Path) -> None:
+        for path in sorted(kept_folder(spool_folder, event).iterdir()):
+            self._client.log_artifact(self.run_id, str(path), event.body["folder"] or None)
 
     def _send_model(self, event: Event, spool_folder: Path) -> None:
         name = event.body["name"]
         model = self._logged_model(name, event.body["kept"])
+        data = kept_folder(spool_folder, event) / DATA_FOLDER
         with tempfile.TemporaryDirectory(dir=spool_folder) as scratch:
             files = Path(scratch) / "model"
-            # Named for what it is: it becomes data/checkpoint inside the logged model.
-            data = Path(scratch) / "checkpoint"
-            shutil.copytree(spool_folder / event.body["kept"], data)
             described = Model(
                 artifact_path=name,
                 run_id=self.run_id,

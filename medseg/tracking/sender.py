@@ -18,17 +18,28 @@ from typing import TYPE_CHECKING
 from filelock import Timeout
 
 from medseg.core.errors import MedsegError, ReadError
+from medseg.tracking.kept import kept_folder, release
+from medseg.tracking.outbox import Outbox
 from medseg.tracking.record import forget_unsent, read_record
 from medseg.tracking.spool import Event, Spool
-from medseg.tracking.store import client_environment, client_settings, open_client, with_password
+from medseg.tracking.store import (
+    brief,
+    client_environment,
+    client_settings,
+    open_client,
+    with_password,
+)
 
 if TYPE_CHECKING:
     from medseg.tracking.runs import MlflowRun
 
-_POLL_S = 0.3
+_POLL_S = 0.5
+_SEND_EVERY_S = 2.0
 _PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 # A resumed run may start while the sender of the one before is still busy.
 _PREDECESSOR_S = 600.0
+# What MLflow says to an event it will not take however often it comes.
+_REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 # Below the training in priority, so that it costs nothing while the training computes.
 _NICENESS = 10
 
@@ -53,6 +64,7 @@ class Sender:
 
     def __init__(self, folder: Path) -> None:
         self.spool = Spool(folder)
+        self.outbox = Outbox(folder)
         self._folder = folder
         self._run: MlflowRun | None = None
 
@@ -67,15 +79,15 @@ class Sender:
             run = self._opened()
             for group in self._groups():
                 self._send(run, group)
-                self.spool.mark_sent(group[-1])
+                self.outbox.mark_sent(group[-1])
                 num_sent += len(group)
             if self.spool.has_ended:
                 reason = self._send_late(run)
         except (MlflowException, SQLAlchemyError, MedsegError, OSError) as fault:
-            reason = _first_line(fault)
-        self.spool.note_trouble(reason)
+            reason = brief(fault)
+        self.outbox.note_trouble(reason)
         record = read_record(self._folder)
-        num_left = self.spool.num_left
+        num_left = self.outbox.num_left
         if record is not None and self.spool.has_ended and not num_left:
             forget_unsent(record.key)
         return Delivery(num_sent=num_sent, num_left=num_left, reason=reason)
@@ -95,7 +107,7 @@ class Sender:
         """Yield the unsent events: what may share a request together, the others one by one."""
         from medseg.tracking.runs import BATCHED
 
-        while events := self.spool.unsent():
+        while events := self.outbox.unsent():
             batch: list[Event] = []
             for event in events:
                 if event.kind in BATCHED:
@@ -113,20 +125,20 @@ class Sender:
         from mlflow.exceptions import MlflowException
 
         if "kept" in group[0].body:
-            fault = _fault_of_artifact(run, group[0], self.spool)
+            fault = _fault_of_artifact(run, group[0], self.spool.folder)
             if fault is not None:
                 # Is it the store that is down, or only this artifact that cannot be stored?
                 run.require_active()
-                self.spool.set_late([*self.spool.late(), *group])
+                self.outbox.set_late([*self.outbox.late(), *group])
             return
         try:
             run.send(group, self.spool.folder)
         except MlflowException as fault:
-            if fault.error_code != "INVALID_PARAMETER_VALUE":
+            if fault.error_code not in _REFUSALS:
                 raise
             run.require_active()
             if len(group) == 1:
-                sys.stderr.write(f"refused by the store: {group[0]}: {_first_line(fault)}\n")
+                sys.stderr.write(f"refused by the store: {group[0]}: {brief(fault)}\n")
                 return
             for event in group:
                 self._send(run, [event])
@@ -134,12 +146,12 @@ class Sender:
     def _send_late(self, run: "MlflowRun") -> str:
         """Try the artifacts that were put off once more; return why some still stay."""
         left, reason = [], ""
-        for event in self.spool.late():
-            fault = _fault_of_artifact(run, event, self.spool)
+        for event in self.outbox.late():
+            fault = _fault_of_artifact(run, event, self.spool.folder)
             if fault is not None:
                 left.append(event)
-                reason = f"artifacts cannot be stored: {_first_line(fault)}"
-        self.spool.set_late(left)
+                reason = f"artifacts cannot be stored: {brief(fault)}"
+        self.outbox.set_late(left)
         return reason
 
 
@@ -158,13 +170,13 @@ def replay(folder: Path) -> Delivery:
         raise ReadError(f"{folder}: holds no tracking.json", hint="name the folder of a run")
     sender = Sender(folder)
     try:
-        with client_settings(), sender.spool.sender_lock.acquire(timeout=0):
+        with client_settings(), sender.outbox.lock.acquire(timeout=0):
             _end_if_abandoned(sender.spool)
             return sender.deliver()
     except Timeout:
         return Delivery(
             num_sent=0,
-            num_left=sender.spool.num_left,
+            num_left=sender.outbox.num_left,
             reason="another process is sending it just now",
         )
 
@@ -179,7 +191,7 @@ def start_sender(folder: Path, uri: str) -> subprocess.Popen[bytes]:
     Raises:
         OSError: no process can be started.
     """
-    with Spool(folder).log_path.open("ab") as log:
+    with (Spool(folder).folder / "sender.log").open("ab") as log:
         return subprocess.Popen(
             # -P: no module of the folder we run in may pass for one of MLflow's.
             [sys.executable, "-P", "-m", "medseg.tracking.sender", str(folder)],
@@ -198,7 +210,7 @@ def main(argv: Sequence[str]) -> int:
         os.nice(_NICENESS)
     sender = Sender(Path(argv[0]))
     try:
-        with sender.spool.sender_lock.acquire(timeout=_PREDECESSOR_S):
+        with sender.outbox.lock.acquire(timeout=_PREDECESSOR_S):
             return _follow(sender)
     except Timeout:
         return 1
@@ -213,7 +225,7 @@ def _follow(sender: Sender) -> int:
         failures = failures + 1 if delivery.reason else 0
         if last_call:
             return 1 if delivery.num_left else 0
-        pause_s = _PAUSES_S[min(failures, len(_PAUSES_S)) - 1] if failures else _POLL_S
+        pause_s = _PAUSES_S[min(failures, len(_PAUSES_S)) - 1] if failures else _SEND_EVERY_S
         _wait(sender.spool, pause_s)
 
 
@@ -230,25 +242,20 @@ def _end_if_abandoned(spool: Spool) -> None:
         spool.close()
 
 
-def _fault_of_artifact(run: "MlflowRun", event: Event, spool: Spool) -> BaseException | None:
+def _fault_of_artifact(run: "MlflowRun", event: Event, folder: Path) -> BaseException | None:
     """Send a file or a model; return what went wrong, and let go of the files if nothing did.
 
     Artifact stores are plugins (S3, Azure, ...) that raise whatever they like, or are not
     installed: a thread hands its fault over as a value.
     """
-    if not (spool.folder / event.body["kept"]).exists():
+    if not kept_folder(folder, event).exists():
         sys.stderr.write(f"gone before it was sent: {event}\n")
         return None
     with ThreadPoolExecutor(max_workers=1) as plugin:
-        fault = plugin.submit(run.send, [event], spool.folder).exception()
+        fault = plugin.submit(run.send, [event], folder).exception()
     if fault is None:
-        spool.release(event)
+        release(folder, event)
     return fault
-
-
-def _first_line(fault: BaseException) -> str:
-    text = str(fault).strip()
-    return f"{type(fault).__name__}: {text.splitlines()[0] if text else ''}"[:500]
 
 
 if __name__ == "__main__":

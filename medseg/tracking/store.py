@@ -37,7 +37,10 @@ _CLIENT_SETTINGS = {
 
 def store_uri(asked: str | None) -> str:
     """Return the store asked for, else `MLFLOW_TRACKING_URI`, else SQLite in the home folder."""
-    return asked or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home() / "mlflow.db")
+    uri = asked or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home() / "mlflow.db")
+    database = sqlite_path(uri)
+    # A replay may come from another folder.
+    return sqlite_uri(database) if database and not database.is_absolute() else uri
 
 
 def sqlite_uri(database: Path) -> str:
@@ -152,6 +155,13 @@ def probe_store(uri: str, timeout_s: float = 3.0) -> str:
         return f"answers {fault.code}"
     except (OSError, ValueError) as fault:
         return f"does not answer: {getattr(fault, 'reason', fault)}"
+
+
+def brief(fault: BaseException) -> str:
+    """Return a fault as part of a line; MLflow nests its causes, the telling one last."""
+    text = str(fault).strip().partition("\n")[0]
+    short = text if len(text) <= 200 else f"{text[:80]} ... {text[-115:]}"
+    return f"{type(fault).__name__}: {short}"
 
 
 def _probe_sqlite(database: Path, timeout_s: float) -> str:

@@ -1,5 +1,6 @@
 """Follows one run: takes what is logged in microseconds, never raises, never waits for a store."""
 
+import contextlib
 import shlex
 import subprocess
 import threading
@@ -11,7 +12,10 @@ from filelock import Timeout
 
 from medseg.core.errors import MedsegError, WriteError
 from medseg.runtime.console import say
+from medseg.tracking.checkpoints import DATA_FOLDER, MODEL_FILE
 from medseg.tracking.fields import Names, flat_params, tag_texts, valid_name
+from medseg.tracking.kept import keep_files, keep_text
+from medseg.tracking.outbox import Outbox
 from medseg.tracking.record import claim_record, note_unsent, read_record
 from medseg.tracking.sender import start_sender
 from medseg.tracking.spool import Spool
@@ -20,8 +24,7 @@ from medseg.tracking.vitals import Vitals
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-# What makes a model of a folder: the checkpoint, and side files other programs read.
-_MODEL_FILE = "model.pt"
+# What is logged beside the checkpoint, where it is there: files that other programs read.
 _SIDE_FILES = ("plan.json", "labels.json", "labels.ctbl", "labels.txt")
 _VITALS_EVERY_S = 10.0
 # A sender that looks whether the training is alive holds the writer's lock for an instant.
@@ -52,8 +55,9 @@ class Tracker:
     def run_id(self) -> str | None:
         """The store's id of the run; None until the store has answered, and when switched off."""
         if self._run_id is None and self._folder is not None:
-            record = read_record(self._folder)
-            self._run_id = record.run_id if record else None
+            with contextlib.suppress(MedsegError):
+                record = read_record(self._folder)
+                self._run_id = record.run_id if record else None
         return self._run_id
 
     def log_params(self, values: Mapping[str, Any]) -> None:
@@ -81,12 +85,19 @@ class Tracker:
             path: the file.
             folder: where it goes among the run's artifacts.
         """
-        self._append("file", lambda: self._kept({path.name: path}, folder))
+        where = valid_name(folder) if folder else ""
+        self._append(
+            "file",
+            lambda: {"kept": keep_files(self._spool_folder, {path.name: path}), "folder": where},
+        )
 
     def log_text(self, text: str, name: str) -> None:
         """Log a text as an artifact, such as `config.yaml` or `figures/legend.txt`."""
         folder, _, file = valid_name(name).rpartition("/")
-        self._append("file", lambda: {"kept": self._open().keep_text(text, file), "folder": folder})
+        self._append(
+            "file",
+            lambda: {"kept": keep_text(self._spool_folder, text, file), "folder": folder},
+        )
 
     def log_model(self, folder: Path, *, name: str = "model") -> None:
         """Log the checkpoint in a folder as a model that `mlflow.pyfunc.load_model` loads.
@@ -95,9 +106,12 @@ class Tracker:
             folder: holds `model.pt`, and perhaps the plan and label files beside it.
             name: of the model among the run's models.
         """
-        files = {_MODEL_FILE: folder / _MODEL_FILE}
-        files |= {file: folder / file for file in _SIDE_FILES if (folder / file).exists()}
-        self._append("model", lambda: {**self._kept(files, ""), "name": valid_name(name)})
+        beside = [file for file in _SIDE_FILES if (folder / file).exists()]
+        files = {f"{DATA_FOLDER}/{file}": folder / file for file in (MODEL_FILE, *beside)}
+        self._append(
+            "model",
+            lambda: {"kept": keep_files(self._spool_folder, files), "name": valid_name(name)},
+        )
 
     def close(self, status: Status, *, wait_s: float = 10.0) -> None:
         """End the run, and wait a while for the store to take what is still in the spool.
@@ -114,10 +128,13 @@ class Tracker:
         self._append("end", lambda: {"status": status})
         self._spool.close()
         self._spool.writer_lock.release()
-        message = _outcome(self._sender, wait_s, self._folder)
+        self._spool = None
+        try:
+            message = _outcome(self._sender, wait_s, self._folder)
+        except (OSError, MedsegError) as fault:
+            message = f"tracking: {fault}"
         if message:
             say(message, error=True)
-        self._spool = None
 
     def _append(self, kind: str, body: Callable[[], Mapping[str, Any]]) -> None:
         """Append an event; what cannot be written down is counted, never raised."""
@@ -133,14 +150,11 @@ class Tracker:
     def _log_vitals(self, values: Mapping[str, float], step: int) -> None:
         self._append("metrics", lambda: {"values": dict(values), "step": step})
 
-    def _open(self) -> Spool:
+    @property
+    def _spool_folder(self) -> Path:
         if self._spool is None:
             raise ValueError("the run has ended")
-        return self._spool
-
-    def _kept(self, files: Mapping[str, Path], folder: str) -> dict[str, str]:
-        where = valid_name(folder) if folder else ""
-        return {"kept": self._open().keep(files), "folder": where}
+        return self._spool.folder
 
 
 def open_tracker(
@@ -208,6 +222,8 @@ def _started(folder: Path, uri: str) -> subprocess.Popen[bytes] | None:
 
 def _outcome(sender: subprocess.Popen[bytes] | None, wait_s: float, folder: Path) -> str:
     """Wait for the sender; return what to tell the user, nothing when all was sent."""
+    outbox = Outbox(folder)
+    replay = f"medseg doctor --replay {shlex.quote(str(folder))}"
     if sender is not None:
         try:
             if sender.wait(wait_s) == 0:
@@ -215,9 +231,10 @@ def _outcome(sender: subprocess.Popen[bytes] | None, wait_s: float, folder: Path
         except subprocess.TimeoutExpired:
             # Somebody must take note of its end, or it stays a zombie as long as we live.
             threading.Thread(target=sender.wait, name="medseg-sender-end", daemon=True).start()
-    spool = Spool(folder)
-    reason = f" ({spool.trouble})" if spool.trouble else ""
-    return (
-        f"tracking: {spool.num_left} events not in the store yet{reason}; "
-        f"send them with: medseg doctor --replay {shlex.quote(str(folder))}"
-    )
+            if not outbox.trouble:
+                return (
+                    f"tracking: {outbox.num_left} events are still on their way to the store; "
+                    f"should they not arrive: {replay}"
+                )
+    reason = f" ({outbox.trouble})" if outbox.trouble else ""
+    return f"tracking: {outbox.num_left} events are not in the store{reason}; send them: {replay}"

@@ -33,6 +33,8 @@ class Vitals:
     def _run(self) -> None:
         sampled = 0
         devices = _visible_gpus()
+        # The load is measured since the call before.
+        psutil.cpu_percent()
         while not self._stop.wait(self._every_s):
             self._log({**sample_host(), **sample_gpus(devices)}, sampled)
             sampled += 1
