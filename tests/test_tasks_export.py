@@ -10,6 +10,8 @@ from medseg.core.errors import EXIT_REFUSED, EXIT_SOME_FAILED, ConfigError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.volume import Volume
+from medseg.inference import batch
+from medseg.io import writing
 from medseg.io.dicom.reader import read_dicom
 from medseg.io.dicom.seg import read_seg
 from medseg.io.dicom.series_writer import write_series
@@ -143,3 +145,7 @@ def test_two_masks_of_one_case_are_refused(folder):
     with pytest.raises(ConfigError, match="are of one case"):
         masks_in(folder / "masks")
     assert labels_for(folder / "masks" / "case 1.nrrd", None) == LABELS
+
+
+def test_export_and_predict_know_the_same_formats():
+    assert writing.SUFFIX_OF == batch.SUFFIX_OF

@@ -29,6 +29,16 @@ from medseg.io.seg_nrrd import write_segments
 from medseg.io.sniff import suffix_of
 from medseg.io.tiff import write_tiff
 
+# Formats by the names that commands take.
+SUFFIX_OF = {
+    "nifti": ".nii.gz",
+    "nrrd": ".nrrd",
+    "seg_nrrd": ".seg.nrrd",
+    "mha": ".mha",
+    "png": ".png",
+    "tiff": ".tif",
+    "dicom_seg": ".seg.dcm",
+}
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 

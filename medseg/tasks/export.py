@@ -16,7 +16,6 @@ from medseg.core.geometry import require_match
 from medseg.core.labels import LabelSet
 from medseg.core.volume import Volume
 from medseg.data.manifest import read_manifest
-from medseg.inference.batch import SUFFIX_OF
 from medseg.inference.sources import Source, sources_in
 from medseg.io.formats import (
     case_name,
@@ -27,6 +26,7 @@ from medseg.io.formats import (
 )
 from medseg.io.sidecars import read_labels, write_sidecars
 from medseg.io.sniff import sniff
+from medseg.io.writing import SUFFIX_OF
 from medseg.runtime.console import progress, say
 from medseg.runtime.files import digest_json, read_json
 from medseg.runtime.provenance import write_provenance

@@ -7,6 +7,7 @@ axes, which SimpleITK refuses or gets wrong.
 
 import argparse
 from dataclasses import dataclass
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def main(argv: list[str]) -> int:
     )
     chosen = parser.parse_args(argv)
     found = verify_mask(chosen.mask, chosen.scan, series_uid=chosen.series)
+    grid = " (not the grid of the scan)" if isinf(found.corner_error_mm) else ""
     say(
-        f"{found.reader}: largest corner error {found.corner_error_mm:.3g} mm, "
+        f"{found.reader}: largest corner error {found.corner_error_mm:.3g} mm{grid}, "
         f"{found.num_differing_vox} of {found.num_vox} voxels differ from medseg's reading"
     )
     say("the mask lies where it belongs" if found.passed else "the mask is NOT where it belongs")
