@@ -11,7 +11,7 @@ from medseg.core.errors import GeometryError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelSet, label_set
 from medseg.metrics.overlap import measure_overlap
-from medseg.metrics.summary import Score, bounding_box, score_case
+from medseg.metrics.summary import Score, score_case
 from medseg.metrics.surface import measure_surfaces
 
 LABELS = label_set({"liver": 1, "spleen": 2, "tumour": 3})
@@ -137,9 +137,3 @@ def test_pixels_are_named_pixels_and_counted() -> None:
 def test_a_label_map_of_another_shape_is_refused() -> None:
     with pytest.raises(GeometryError, match="prediction"):
         score_case(np.zeros((2, 2, 2), np.uint8), drawn(), geometry=GRID, labels=LABELS)
-
-
-def test_the_bounding_box_holds_the_mask_and_nothing_more() -> None:
-    mask = drawn(liver=cube(3, 6)) > 0
-    assert bounding_box(mask) == cube(3, 6)
-    assert bounding_box(np.zeros((3, 3, 3))) == cube(0, 1)

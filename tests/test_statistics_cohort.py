@@ -104,10 +104,13 @@ def test_strata_have_summaries_of_their_own() -> None:
         row("b1", "liver", 0.5, stratum="3 T"),
         row("c1", "liver", 0.7, stratum="3 T"),
     ]
-    groups = summarise(rows)["groups"]
+    summary = summarise(rows)
+    groups = summary["groups"]
     assert groups["1.5 T"]["classes"]["liver"]["scores"]["dice"]["mean"] == 0.9
     assert groups["3 T"]["num_cases"] == 2
     assert summarise(ROWS)["groups"] == {}
+    lines = {line[0]: line[1] for line in summary_rows(summary)[1]}
+    assert lines["foreground, 3 T"] == "0.600"
 
 
 def test_the_printed_table_says_how_many_scores_are_undefined() -> None:

@@ -285,10 +285,22 @@ def test_a_tolerance_for_a_class_that_is_not_there_is_refused(dataset: Manifest)
         )
 
 
-@pytest.mark.parametrize("wrong", [{"level": 1.0}, {"surface_tolerance_mm": -1.0}])
-def test_scoring_without_sense_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError):
-        Scoring(**wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"level": 1.0}, "level=1.0"),
+        ({"level": "high"}, "level=high"),
+        ({"surface_tolerance_mm": -1.0}, "surface_tolerance_mm=-1.0"),
+        ({"surface_tolerance_mm": "1mm"}, "surface_tolerance_mm=1mm"),
+        ({"class_tolerance_mm": {"liver": float("nan")}}, "liver=nan"),
+        ({"seed": 0.5}, "seed=0.5"),
+    ],
+)
+def test_scoring_without_sense_is_refused_by_the_name_of_its_key(
+    wrong: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Scoring(**wrong)
 
 
 def test_the_command_prints_a_table_and_ends_with_3_when_a_case_failed(
@@ -309,8 +321,12 @@ def test_the_command_prints_a_table_and_ends_with_3_when_a_case_failed(
     assert "foreground" in shown.out
     assert "2 of 3 cases scored" in shown.out
     assert "EVA-004" in shown.err
-    assert medseg([*line, "split=train"]) == 0
-    assert medseg([*line, "split=validation"]) == 2
+    assert medseg([*line, "split=train", "+class_tolerance_mm.tumour=2.5"]) == 0
+    rows = written(root / "out")
+    assert {row["surface_tolerance_mm"] for row in rows if row["class"] == "tumour"} == {"2.5"}
+    for wrong in ("split=validation", "num_workers=-1", "surface_tolerance_mm=1mm"):
+        assert medseg([*line, wrong]) == 2
+        assert wrong in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.core.errors import GeometryError
@@ -158,12 +157,6 @@ def score_masks(
         reference_empty=not overlap.reference_vox,
         prediction_empty=not overlap.prediction_vox,
     )
-
-
-def bounding_box(mask: NDArray[Any]) -> Box:
-    """Return the smallest box that holds all of a mask; any one voxel when it is empty."""
-    found = ndimage.find_objects(np.asarray(mask != 0).view(np.uint8), max_label=1)
-    return _joint_box(found)
 
 
 def _classes(

@@ -9,13 +9,15 @@ _FIXED_COLUMNS = ("class", "Dice", "interval", "median", "surface Dice")
 
 
 def summary_rows(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the columns of the printed table, and a row for each class and for the foreground.
+    """Return the columns of the printed table; a row a class, the foreground, and it by stratum.
 
     Args:
         summary: as `cohort.Summariser` makes it.
     """
     lines = {name: entry["scores"] for name, entry in summary["classes"].items()}
     lines["foreground"] = summary["foreground"]
+    for stratum, group in summary["groups"].items():
+        lines[f"foreground, {stratum or 'no stratum'}"] = group["foreground"]
     measured = {measure for scores in lines.values() for measure in scores}
     # Lengths and volumes are named after their unit; pixels and millimetres may both occur.
     units = ("hd95_mm", "hd95_px", "volume_error_ml", "volume_error_px")

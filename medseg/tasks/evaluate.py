@@ -44,11 +44,13 @@ class Scoring:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, tolerance in {"": self.surface_tolerance_mm, **self.class_tolerance_mm}.items():
-            if not tolerance >= 0:
-                raise ConfigError(f"surface tolerance {name} {tolerance}: expected 0 or more")
-        if not 0 < self.level < 1:
+        tolerances = {"surface_tolerance_mm": self.surface_tolerance_mm}
+        for name, tolerance in {**tolerances, **self.class_tolerance_mm}.items():
+            if not (_is_number(tolerance) and tolerance >= 0):
+                raise ConfigError(f"{name}={tolerance}: expected a tolerance of 0 or more")
+        if not (_is_number(self.level) and 0 < self.level < 1):
             raise ConfigError(f"level={self.level}: expected a share between 0 and 1")
+        _require_count("seed", self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +122,13 @@ def evaluate(
         tracker: takes the means, a metric a class and measure.
 
     Raises:
-        ConfigError: a tolerance for a class that no pair has.
+        ConfigError: a tolerance for a class that no pair has, or no number of processes.
         WriteError: the folder cannot be written.
     """
     scoring = scoring or Scoring()
     _require_known(scoring, pairs)
+    if num_workers is not None:
+        _require_count("num_workers", num_workers)
     work = partial(
         score_pair,
         surface_tolerance_mm=scoring.surface_tolerance_mm,
@@ -207,6 +211,16 @@ def _means(summary: Summary) -> dict[str, float]:
         for measure, entry in measures.items()
     }
     return {**means, "num_cases": summary["num_cases"], "num_failed": summary["num_failed"]}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require_count(name: str, value: object) -> None:
+    """Refuse what is no whole number from 0 on: settings come from a command line."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigError(f"{name}={value}: expected a whole number of 0 or more")
 
 
 def _require_known(scoring: Scoring, pairs: Sequence[Pair]) -> None:
