@@ -71,7 +71,10 @@ def run_app(command: str, argv: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if nameless := [word for word in argv if word.startswith("=")]:
         raise ConfigError(f"{nameless[0]}: expected key=value")
-    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True)
+    # One token a process: every job of a sweep must name the same sweep folder.
+    token = secrets.token_hex(3)
+    OmegaConf.register_new_resolver("unique", lambda: token, replace=True)
+    OmegaConf.register_new_resolver("either", lambda one, other: one or other, replace=True)
     line = sys.argv
     sys.argv = ["medseg", *map(opened, map(literal, named(command, argv)))]
     try:

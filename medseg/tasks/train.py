@@ -145,12 +145,10 @@ def _folders(
 
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     sweep = Path(hydra.sweep.dir) if hydra and hydra.mode == RunMode.MULTIRUN else None
-    if chosen["output"]:
-        folder = Path(chosen["output"])
-        if sweep is not None and hydra is not None:
-            folder = folder / str(hydra.job.num)
-    elif sweep is not None and hydra is not None:
+    if sweep is not None and hydra is not None:
         folder = Path(hydra.runtime.output_dir)
+    elif chosen["output"]:
+        folder = Path(chosen["output"])
     elif resume:
         raise ConfigError("training.resume=true: give output= the folder of the run to go on with")
     else:
