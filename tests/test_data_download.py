@@ -1,7 +1,9 @@
 import hashlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -67,7 +69,9 @@ def refuses(status: int, **headers: str) -> Answer:
 
 
 @contextmanager
-def serving(*answers: Answer) -> Iterator[tuple[str, list[dict[str, str]]]]:
+def serving(
+    *answers: Answer, secure: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Serve one answer a request, the last one for ever; hand out the URL and what was asked."""
     asked: list[dict[str, str]] = []
 
@@ -81,6 +85,10 @@ def serving(*answers: Answer) -> Iterator[tuple[str, list[dict[str, str]]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    # A handshake that the client breaks off is what a test of certificates looks for.
+    server.handle_error = lambda *_: None
+    if secure:
+        server.socket = secure.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -332,6 +340,35 @@ def test_only_https_or_allowed_http_is_opened(url: str, allow_http: bool, safe: 
     else:
         with pytest.raises(DownloadError, match="FET-002"):
             require_safe(url, allow_http=allow_http)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(
+    tmp_path: Path, path: Path
+) -> None:
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    today = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - timedelta(1))
+        .not_valid_after(today + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(pem)
+    )
+    secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    secure.load_cert_chain(tmp_path / "key.pem")
+    with serving(sends(), secure=secure) as (url, asked):
+        with pytest.raises(DownloadError, match=r"FET-002 .* the certificate is not valid"):
+            fetch(url.replace("http://127.0.0.1", "https://localhost"), path)
+        assert asked == []
 
 
 def test_a_compressed_answer_is_refused(path: Path) -> None:

@@ -176,6 +176,12 @@ def test_a_dataset_is_fetched_with_its_receipt_and_folds(tmp_path: Path, dataset
     ]
 
 
+def test_no_folds_are_made_up_for_another_number_of_cases(tmp_path: Path, dataset: Dataset) -> None:
+    other = dataset.model_copy(update={"num_train": 8})
+    folder = fetch_dataset(other, tmp_path / "out", patience=QUICK).folder
+    assert not (folder / "folds.json").exists()
+
+
 def test_a_dataset_that_is_there_is_not_downloaded_again(tmp_path: Path, dataset: Dataset) -> None:
     fetch_dataset(dataset, tmp_path / "out", patience=QUICK)
     (tmp_path / "served" / "Task99_Small.tar").unlink()

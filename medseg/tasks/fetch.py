@@ -1,5 +1,6 @@
 """`medseg fetch`: a public dataset on this disk, whole and checked, or not at all."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -166,14 +167,21 @@ def _write_receipt(dataset: Dataset, content: Unpacked, *, sha256: str) -> None:
 def _write_folds(dataset: Dataset, folder: Path) -> None:
     """Write which published fold each training case validates, where folds were published.
 
-    The ids come from the dataset's own list, `dataset.json` in the Decathlon's format.
+    The ids come from the dataset's own list, `dataset.json` in the Decathlon's format. The rule
+    holds for the full list only: of another number of cases it would make other folds.
     """
     listed = folder / "dataset.json"
     if dataset.folds is None or not listed.is_file():
         return
-    training = read_json(listed, kind=DownloadError, what="a list of cases").get("training", [])
-    ids = [PurePosixPath(entry["image"]).name.partition(".")[0] for entry in training]
-    write_json({"source": dataset.folds.source, "folds": dataset.folds.of(ids)}, folder / FOLDS)
+    training = read_json(listed, kind=DownloadError, what="a list of cases").get("training")
+    images = [
+        entry["image"]
+        for entry in (training if isinstance(training, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("image"), str)
+    ]
+    ids = {PurePosixPath(image).name.partition(".")[0] for image in images}
+    if len(ids) == dataset.num_train:
+        write_json({"source": dataset.folds.source, "folds": dataset.folds.of(ids)}, folder / FOLDS)
 
 
 @contextmanager
@@ -221,4 +229,5 @@ def _tell(dataset: Dataset, fetched: Fetched) -> None:
     else:
         say(f"{dataset.name}: fetched and checked: {what}")
     say(f"Licence {dataset.licence}. Please cite: {dataset.citation}")
-    say(f"Next: medseg ingest source={fetched.folder}")
+    say(f"Next: medseg ingest {shlex.quote(f'source={fetched.folder}')} patient_is_case=true")
+    say("(patient_is_case: nothing in the archive says which cases share a patient)")
