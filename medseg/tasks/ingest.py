@@ -32,13 +32,15 @@ def main(config: DictConfig) -> int:
         read_masks=bool(chosen["read_masks"]),
         num_workers=chosen["num_workers"],
     )
-    show(found)
+    private = home() / "ids" / f"{found.manifest.digest[:12]}.csv"
+    # Written before anything is printed: a pipe that closes (`| head`) must not cost the manifest.
     if found.originals:
-        private = home() / "ids" / f"{found.manifest.digest[:12]}.csv"
         remember_originals(found.originals, private)
-        say(f"\nIds are keyed hashes; whose they are stands in {private} alone")
     write_manifest(found.manifest, output)
+    show(found)
     say(f"\nWrote {output} ({found.manifest.digest[:12]})")
+    if found.originals:
+        say(f"Ids are keyed hashes; whose they are stands in {private} alone")
     failed = sum(one.failed for one in found.skipped)
     if failed:
         say(f"{failed} cases could not be read and were left out", error=True)
