@@ -1,12 +1,17 @@
 """DICOM SEG: what is written reads back voxel for voxel, here and with highdicom's own reader."""
 
 import logging
+import shutil
+import subprocess
+import sys
 from itertools import permutations, product
+from pathlib import Path
 
 import highdicom
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 
 from medseg.core.errors import GeometryError, LabelError, ReadError
 from medseg.core.geometry import Geometry
@@ -17,6 +22,7 @@ from medseg.io.dicom.seg import read_seg, read_seg_labels, write_seg
 from medseg.io.dicom.series_writer import write_series
 
 SHAPE = (5, 4, 3)
+BIN = str(Path(sys.executable).parent)
 ORGANS = label_set({"liver": 1, "spleen": 2})
 
 
@@ -206,3 +212,25 @@ def test_a_segment_of_no_class_and_a_scan_in_place_of_a_seg_are_refused(tmp_path
         read_seg(tmp_path / "m.dcm", labels=label_set({"kidney": 5}), source=tmp_path / "scan")
     with pytest.raises(ReadError, match=r"DCM-034 .* 0 DICOM SEG files"):
         read_seg(tmp_path / "scan", labels=ORGANS)
+
+
+@pytest.mark.skipif(shutil.which("segimage2itkimage", path=BIN) is None, reason="dcmqi is absent")
+def test_dcmqi_reads_the_same_voxels_at_the_same_places(tmp_path, rng):
+    scan = write_scan(turned(np.eye(3)), tmp_path / "scan")
+    label_map = rng.integers(0, 3, SHAPE).astype(np.uint8)
+    segment(label_map, scan, tmp_path)
+    command = [shutil.which("segimage2itkimage", path=BIN), "--inputDICOM", tmp_path / "m.dcm"]
+    subprocess.run(
+        [*command, "--outputDirectory", tmp_path, "--outputType", "nrrd"],
+        check=True,
+        capture_output=True,
+    )
+    for number in (1, 2):
+        image = SimpleITK.ReadImage(str(tmp_path / f"{number}.nrrd"))
+        theirs = np.argwhere(SimpleITK.GetArrayFromImage(image).T > 0)
+        world = [image.TransformIndexToPhysicalPoint(index) for index in theirs.tolist()]
+        ours = scan.geometry.to_index(np.array(world) * (-1, -1, 1))
+        assert np.abs(ours - np.rint(ours)).max() < 1e-3
+        assert {tuple(i) for i in np.rint(ours).astype(int)} == {
+            tuple(i) for i in np.argwhere(label_map == number)
+        }

@@ -7,27 +7,62 @@ becomes a refusal that names the attribute, never what it held.
 
 import logging
 import math
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import Lock
 from typing import Any
 
 from pydicom import Dataset, config
+from pydicom.errors import BytesLengthException
 
 from medseg.core.errors import ReadError
 
-# What pydicom and its elements raise when text does not parse as its value representation claims.
-UNPARSABLE = (ValueError, TypeError, OverflowError, AttributeError, KeyError, NotImplementedError)
+# What pydicom raises, late, on an element whose bytes are not what their header claims.
+UNPARSABLE = (
+    ValueError, TypeError, OverflowError, AttributeError, KeyError, IndexError, OSError,
+    EOFError, NotImplementedError, RecursionError, struct.error, BytesLengthException,
+)  # fmt: skip
+
+
+class _Silence:
+    """What keeps foreign text from being spoken; may be entered again, also by other threads.
+
+    Filters, loggers and pydicom's settings belong to the process. The first to enter silences
+    them and the last to leave restores them, so that threads cannot undo each other's work.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._depth = 0
+        self._undo = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._depth == 0:
+                self._undo.enter_context(_silenced())
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                self._undo.close()
+
+
+_silence = _Silence()
+
+
+def unspoken() -> AbstractContextManager[None]:
+    """Keep pydicom's and highdicom's warnings, which quote values, from being shown or logged."""
+    return _silence
 
 
 @contextmanager
-def unspoken() -> Iterator[None]:
-    """Keep pydicom's and highdicom's warnings, which quote values, from being shown or logged.
-
-    Filters and loggers belong to the process, so threads started inside are covered as well.
-    """
+def _silenced() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    silenced = [log.disabled for log in loggers]
+    before = [log.disabled for log in loggers]
     validation = config.settings.reading_validation_mode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -38,8 +73,8 @@ def unspoken() -> Iterator[None]:
             yield
         finally:
             config.settings.reading_validation_mode = validation
-            for log, before in zip(loggers, silenced, strict=True):
-                log.disabled = before
+            for log, disabled in zip(loggers, before, strict=True):
+                log.disabled = disabled
 
 
 def numbers(dataset: Dataset, keyword: str, count: int, *, name: str) -> tuple[float, ...] | None:
@@ -110,13 +145,18 @@ def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     return tuple(str(entry) for entry in _several(value))
 
 
+def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
+    """Return the items of a sequence attribute; none when it is absent or makes no sense."""
+    try:
+        found = dataset.get(keyword)
+        return [entry for entry in found or () if isinstance(entry, Dataset)]
+    except UNPARSABLE:
+        return []
+
+
 def item(dataset: Dataset, keyword: str) -> Dataset | None:
     """Return the first item of a sequence attribute; None when there is none."""
-    try:
-        sequence = dataset.get(keyword)
-        return sequence[0] if sequence else None
-    except (*UNPARSABLE, IndexError):
-        return None
+    return next(iter(items(dataset, keyword)), None)
 
 
 def _several(value: Any) -> Sequence[Any]:

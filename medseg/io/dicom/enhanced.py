@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
 
 from medseg.core.errors import ReadError
-from medseg.io.dicom.attributes import UNPARSABLE, item, text, whole, words
+from medseg.io.dicom.attributes import UNPARSABLE, item, items, text, whole, words
 from medseg.io.dicom.frames import (
     Frame,
     is_localizer,
@@ -36,7 +36,7 @@ class FunctionalGroups:
             ReadError: DCM-016, the file does not hold one item of per-frame groups a frame.
         """
         self._shared = item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
-        self._per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+        self._per_frame = items(dataset, "PerFrameFunctionalGroupsSequence")
         self.num_frames = whole(dataset, "NumberOfFrames", name=name) or 1
         if len(self._per_frame) != self.num_frames:
             raise ReadError(
@@ -95,7 +95,7 @@ def is_enhanced(header: Header) -> bool:
 def _dimensions(dataset: Dataset) -> tuple[str, ...]:
     """Name every dimension of the file, in the order of the frames' index values."""
     try:
-        sequence = dataset.get("DimensionIndexSequence") or []
+        sequence = items(dataset, "DimensionIndexSequence")
         return tuple(keyword_for_tag(entry.DimensionIndexPointer) for entry in sequence)
     except UNPARSABLE:
         return ()
@@ -118,6 +118,6 @@ def _marks(
         ("t", text(content, "TemporalPositionIndex")),
         ("echo", text(echo, "EffectiveEchoTime")),
         ("b", text(diffusion, "DiffusionBValue")),
-        ("type", text(frame_type, "FrameType")),
+        ("type", "/".join(words(frame_type, "FrameType"))),
     )
     return tuple((mark, value) for mark, value in named if value) + by_dimension

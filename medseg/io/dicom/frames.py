@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from medseg.core.errors import GeometryError, MedsegError, ReadError
+from medseg.core.errors import GeometryError, ReadError
 from medseg.io.dicom.attributes import item, number, numbers, text, whole, words
 from medseg.io.dicom.headers import Header
 from medseg.io.dicom.sources import DicomFile
@@ -123,7 +123,7 @@ def single_frame(header: Header) -> Frame:
         plane=_plane(dataset, name),
         slope=slope,
         intercept=intercept,
-        marks=tuple((mark, text(dataset, key)) for mark, key in _MARKS if key in dataset),
+        marks=_marks(dataset),
         localizer=is_localizer(dataset),
     )
 
@@ -220,13 +220,13 @@ def is_localizer(dataset: Dataset) -> bool:
     return not _LOCALIZERS.isdisjoint(word.upper() for word in words(dataset, "ImageType"))
 
 
-def named(refusal: MedsegError, subject: str) -> MedsegError:
-    """Return the refusal with what it is about put in front."""
-    return type(refusal)(f"{subject}: {refusal.message}", code=refusal.code, hint=refusal.hint)
-
-
 def _plane(dataset: Dataset, name: str) -> Plane:
     return plane_of(dataset, dataset, dataset, name=name)
+
+
+def _marks(dataset: Dataset) -> tuple[tuple[str, str], ...]:
+    present = ((mark, keyword) for mark, keyword in _MARKS if keyword in dataset)
+    return tuple((mark, "/".join(words(dataset, keyword))) for mark, keyword in present)
 
 
 def _thickness(measures: Dataset, name: str) -> float | None:

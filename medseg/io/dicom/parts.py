@@ -9,11 +9,14 @@ from itertools import combinations
 
 import numpy as np
 
+from medseg.core.errors import GeometryError
 from medseg.io.dicom.frames import Frame
 from medseg.io.dicom.stack import ORIENTATION_TOLERANCE
 
 # More than this many varied quantities at once would be a guess.
 _MAX_MARKS = 3
+# Views this much alike (about 6 degrees) belong to one volume whose slices are not parallel.
+_SAME_VIEW = 0.1
 
 
 def tell_apart(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
@@ -22,6 +25,9 @@ def tell_apart(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
     Returns:
         Names such as `b=1000` (or `group=2` for another orientation, stack or a scout), and the
         frames of each; one empty name where all frames may belong together.
+
+    Raises:
+        GeometryError: DCM-020, directions too far apart for one volume and too close for two.
     """
     apart: list[list[Frame]] = []
     for frame in frames:
@@ -30,6 +36,8 @@ def tell_apart(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
             apart.append([frame])
         else:
             home.append(frame)
+    for one, other in combinations(apart, 2):
+        _require_far_apart(one, other)
     named: list[tuple[str, list[Frame]]] = []
     for number, part in enumerate(apart, start=1):
         group = f"group={number}" if len(apart) > 1 else ""
@@ -39,11 +47,31 @@ def tell_apart(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
 
 
 def _belongs(frame: Frame, other: Frame) -> bool:
-    if (frame.localizer, frame.stack) != (other.localizer, other.stack):
-        return False
+    return _kind_of(frame) == _kind_of(other) and _turn(frame, other) <= ORIENTATION_TOLERANCE
+
+
+def _require_far_apart(part: Sequence[Frame], other: Sequence[Frame]) -> None:
+    turn = _turn(part[0], other[0])
+    if _kind_of(part[0]) != _kind_of(other[0]) or turn > _SAME_VIEW:
+        return
+    odd = min(part, other, key=len)[0]
+    raise GeometryError(
+        f"{odd.file.name}: its direction cosines differ by {turn:.2g} from those of other slices "
+        f"of its series (tolerance {ORIENTATION_TOLERANCE})",
+        code="DCM-020",
+        hint="the slices are not parallel, so they form no grid; export the original series",
+    )
+
+
+def _kind_of(frame: Frame) -> tuple[bool, str]:
+    return frame.localizer, frame.stack
+
+
+def _turn(frame: Frame, other: Frame) -> float:
+    """Return the largest difference of any direction cosine."""
     directions = frame.plane.i_direction + frame.plane.j_direction
     others = other.plane.i_direction + other.plane.j_direction
-    return bool(np.abs(np.subtract(directions, others)).max() <= ORIENTATION_TOLERANCE)
+    return float(np.abs(np.subtract(directions, others)).max())
 
 
 def _repetitions(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:

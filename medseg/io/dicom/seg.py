@@ -20,7 +20,7 @@ from medseg.io.dicom.headers import BROKEN
 from medseg.io.dicom.pixels import open_pixels
 from medseg.io.dicom.reader import choose_series, find_series, geometry_of
 from medseg.io.dicom.seg_drawing import Drawing, cutoff_of
-from medseg.io.dicom.seg_frames import own_grid, segment_frames
+from medseg.io.dicom.seg_frames import own_grid, require_described, segment_frames
 from medseg.io.dicom.seg_segments import describe_segments, match_segments, segments_of
 from medseg.io.dicom.seg_source import frames_first, source_instances, warn_of_empty
 from medseg.io.dicom.series import Series
@@ -103,10 +103,11 @@ def read_seg(
             grid, DCM-001 frames that lie on no even grid.
         LabelError: LBL-003, a segment that belongs to no class.
     """
-    file, dataset = _find_seg(path)
     with unspoken():
+        file, dataset = _find_seg(path)
         segments = segments_of(dataset, name=file.name)
         frames = segment_frames(dataset, name=file.name)
+        require_described(frames, segments, name=file.name)
         if source is not None:
             onto = _grid_of_source(dataset, source, name=file.name)
         grid = onto or own_grid(frames, name=file.name)
@@ -118,7 +119,7 @@ def read_seg(
             pixels=open_pixels(file),
             grid=grid,
             numbers=numbers,
-            cutoff=cutoff_of(dataset, threshold),
+            cutoff=cutoff_of(dataset, threshold, name=file.name),
         )
         merged = drawing.merged()
         if merged is not None:
@@ -135,8 +136,8 @@ def read_seg_labels(path: Path) -> LabelSet:
         ReadError: it is no SEG.
         LabelError: it describes no segment.
     """
-    file, dataset = _find_seg(path)
     with unspoken():
+        file, dataset = _find_seg(path)
         return segments_of(dataset, name=file.name)
 
 
@@ -187,8 +188,7 @@ def _find_seg(path: Path) -> tuple[DicomFile, Dataset]:
     found = []
     for file in find_files(path):
         if has_preamble(file.head()):
-            with unspoken():
-                dataset = _header(file)
+            dataset = _header(file)
             if text(dataset, "SOPClassUID") in _SEG_CLASSES:
                 found.append((file, dataset))
     if len(found) != 1:

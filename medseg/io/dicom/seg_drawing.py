@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from medseg.core.geometry import Geometry
-from medseg.io.dicom.attributes import text
+from medseg.io.dicom.attributes import number, text
 from medseg.io.dicom.pixels import PixelFile
 from medseg.io.dicom.seg_frames import SegmentFrame, place
+
+# MaximumFractionalValue where a file leaves it out (PS3.3 C.8.20.2.3 allows up to this).
+_MAX_FRACTION = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +61,8 @@ class Drawing:
         drawn = np.zeros((len(order), *self.grid.shape), dtype=np.uint8)
         channel = {number: position for position, number in enumerate(order)}
         for index, values in self._marks():
-            for number in np.unique(values).tolist():
-                drawn[(channel[number], *index[values == number].T)] = 1
+            for value in np.unique(values).tolist():
+                drawn[(channel[value], *index[values == value].T)] = 1
         return drawn
 
     def _marks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
@@ -70,16 +73,16 @@ class Drawing:
                 stored = (stored >= self.cutoff).astype(np.uint16) * frame.segment
             index, segment = place(stored, frame, self.grid, name=self.pixels.name)
             table = np.zeros(int(segment.max(initial=0)) + 1, dtype=np.uint16)
-            for number, meant in self.numbers.items():
-                table[number : number + 1] = meant
+            for described, meant in self.numbers.items():
+                table[described : described + 1] = meant
             meant_by = table[segment]
             # In a LABELMAP, numbers nobody describes are padding or background (PS3.3 C.8.20.2.3).
             yield index[meant_by > 0], meant_by[meant_by > 0]
 
 
-def cutoff_of(dataset: Dataset, threshold: float) -> float:
+def cutoff_of(dataset: Dataset, threshold: float, *, name: str) -> float:
     """Return the stored value from which a voxel is marked, for a share of the largest value."""
     if text(dataset, "SegmentationType") != "FRACTIONAL":
         return 1.0
-    largest = float(dataset.get("MaximumFractionalValue") or 255)
-    return max(threshold * largest, 1.0)
+    largest = number(dataset, "MaximumFractionalValue", name=name)
+    return max(threshold * (largest or _MAX_FRACTION), 1.0)

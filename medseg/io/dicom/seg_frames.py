@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from medseg.core.errors import GeometryError
+from medseg.core.errors import GeometryError, LabelError
 from medseg.core.geometry import Geometry
+from medseg.core.labels import LabelSet
 from medseg.io.dicom.attributes import number, whole
 from medseg.io.dicom.enhanced import FunctionalGroups
 from medseg.io.dicom.frames import Plane, matrix_of, plane_of
@@ -85,6 +86,22 @@ def segment_frames(dataset: Dataset, *, name: str) -> list[SegmentFrame]:
             )
         )
     return frames
+
+
+def require_described(frames: Sequence[SegmentFrame], segments: LabelSet, *, name: str) -> None:
+    """Refuse frames that draw a segment the file does not describe.
+
+    Raises:
+        LabelError: DCM-042.
+    """
+    described = {label.values[0] for label in segments.labels}
+    for frame in frames:
+        if frame.segment is not None and frame.segment not in described:
+            raise LabelError(
+                f"{name} frame {frame.index + 1}: belongs to segment {frame.segment}, which the "
+                f"file does not describe (it describes {sorted(map(int, described))})",
+                code="DCM-042",
+            )
 
 
 def own_grid(frames: Sequence[SegmentFrame], *, name: str) -> Geometry:

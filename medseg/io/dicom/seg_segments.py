@@ -12,7 +12,7 @@ from pydicom.sr.codedict import codes
 from medseg import __version__
 from medseg.core.errors import LabelError
 from medseg.core.labels import CodedTerm, LabelSet
-from medseg.io.dicom.attributes import UNPARSABLE, item, text, whole
+from medseg.io.dicom.attributes import UNPARSABLE, item, items, text, whole
 
 # SNOMED CT codes of DICOM PS3.16 CID 7150 (categories) and CID 7166 (a property of last resort).
 _ANATOMY = CodedConcept("123037004", "SCT", "Anatomical Structure")
@@ -58,7 +58,7 @@ def segments_of(dataset: Dataset, *, name: str) -> LabelSet:
     """
     entries: list[dict[str, object]] = []
     taken = {"background"}
-    for segment in dataset.get("SegmentSequence") or ():
+    for segment in items(dataset, "SegmentSequence"):
         number = whole(segment, "SegmentNumber", name=name) or 0
         if number == 0:
             continue

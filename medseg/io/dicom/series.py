@@ -108,10 +108,10 @@ def short_uid(uid: str) -> str:
 def group_series(scan: Scan) -> tuple[Series, ...]:
     """Sort the headers of a scan into series, each with its verdict; volumes first."""
     groups: dict[tuple[str, str], list[Header]] = {}
-    for header in scan.headers:
-        key = text(header.dataset, "SeriesInstanceUID"), text(header.dataset, "SOPClassUID")
-        groups.setdefault(key, []).append(header)
     with unspoken():
+        for header in scan.headers:
+            key = text(header.dataset, "SeriesInstanceUID"), text(header.dataset, "SOPClassUID")
+            groups.setdefault(key, []).append(header)
         found = [series for headers in groups.values() for series in _series_of(headers)]
     order: tuple[Verdict, ...] = ("volume", "slice", "damaged", "localizer", "other")
     found.sort(key=lambda series: order.index(series.verdict))
@@ -155,9 +155,9 @@ def _series_of(headers: Sequence[Header]) -> list[Series]:
         _require_images(headers)
         frames = [frame for header in headers for frame in _frames_of(header)]
         _require_one_frame_of_reference(headers)
+        parts = tell_apart(frames)
     except MedsegError as refusal:
         return [_refused(headers, refusal)]
-    parts = tell_apart(frames)
     return [_series_of_part(headers, name, part) for name, part in parts]
 
 

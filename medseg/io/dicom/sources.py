@@ -6,7 +6,9 @@ A .zip is read member by member in memory and never unpacked, so no member name 
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,6 +20,8 @@ _MAX_MEMBER_BYTES = 4 * 2**30
 _MAX_MEMBERS = 200_000
 _PREAMBLE_BYTES = 128
 _HEAD_BYTES = _PREAMBLE_BYTES + 4
+# RuntimeError is what zipfile raises for an encrypted member.
+_BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,35 +47,15 @@ class DicomFile:
         return str(Path(self.member).parent if self.member else self.path.parent)
 
     def open(self) -> IO[bytes]:
-        """Open for reading; a member is read into memory.
+        """Open for reading; a member is unpacked in memory.
 
         Raises:
             ReadError: DCM-038, the file or archive cannot be read, or the member is too large.
         """
-        try:
-            if not self.member:
-                return self.path.open("rb")
-            with zipfile.ZipFile(self.path) as archive:
-                size = archive.getinfo(self.member).file_size
-                if size > _MAX_MEMBER_BYTES:
-                    raise ReadError(
-                        f"{self.path.name}: member {self.name} unpacks to {size} bytes, expected "
-                        f"at most {_MAX_MEMBER_BYTES}",
-                        code="DCM-038",
-                    )
-                return io.BytesIO(archive.read(self.member))
-        except OSError as fault:
-            raise ReadError(
-                f"{self.name}: cannot be read: {fault.strerror}", code="DCM-038"
-            ) from fault
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as fault:
-            # RuntimeError is what zipfile raises for an encrypted member.
-            raise ReadError(
-                f"{self.path.name}: member {self.name} cannot be unpacked (damaged, encrypted or "
-                "packed by an unknown method)",
-                code="DCM-038",
-                hint="copy the archive again, or unpack it into a folder first",
-            ) from fault
+        if self.member:
+            return io.BytesIO(self._unpacked(_MAX_MEMBER_BYTES))
+        with self._refusing():
+            return self.path.open("rb")
 
     def head(self) -> bytes:
         """Return the first bytes, enough to tell DICOM from the rest.
@@ -80,14 +64,36 @@ class DicomFile:
             ReadError: as in `open`.
         """
         if self.member:
-            with self.open() as stream:
-                return stream.read(_HEAD_BYTES)
+            return self._unpacked(_HEAD_BYTES)
+        with self._refusing(), self.path.open("rb") as stream:
+            return stream.read(_HEAD_BYTES)
+
+    def _unpacked(self, num_bytes: int) -> bytes:
+        with self._refusing(), zipfile.ZipFile(self.path) as archive:
+            size = archive.getinfo(self.member).file_size
+            if size > _MAX_MEMBER_BYTES:
+                raise ReadError(
+                    f"{self.path.name}: member {self.name} unpacks to {size} bytes, expected at "
+                    f"most {_MAX_MEMBER_BYTES}",
+                    code="DCM-038",
+                )
+            with archive.open(self.member) as stream:
+                return stream.read(num_bytes)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
         try:
-            with self.path.open("rb") as stream:
-                return stream.read(_HEAD_BYTES)
+            yield
         except OSError as fault:
             raise ReadError(
                 f"{self.name}: cannot be read: {fault.strerror}", code="DCM-038"
+            ) from fault
+        except _BAD_ARCHIVE as fault:
+            raise ReadError(
+                f"{self.path.name}: member {self.name} cannot be unpacked (damaged, encrypted or "
+                "packed by an unknown method)",
+                code="DCM-038",
+                hint="copy the archive again, or unpack it into a folder first",
             ) from fault
 
 
