@@ -154,6 +154,11 @@ def test_a_decathlon_list_gives_channels_classes_and_test_cases(tmp_path):
     assert manifest.case("a").images == dict.fromkeys(("T2", "ADC"), "imagesTr/a.nii.gz")
     assert [case.case_id for case in manifest.test_cases] == ["t"]
     assert [one.subject for one in found.skipped] == ["gone"]
+    listed(tmp_path, {"source": "somewhere", "folds": {"a": 1, "b": 0}}, "folds.json")
+    assert fold_of_cases(taken(tmp_path).manifest) == {"a": 1, "b": 0}
+    held_back = taken(tmp_path, test=("b",)).manifest
+    assert (held_back.case("a").fold, held_back.case("b").fold) == (1, None)
+    assert taken(tmp_path, named_folds=False).manifest.case("a").fold is None
 
 
 def test_an_nnunet_tree_gives_channels_regions_ignore_and_published_folds(tmp_path):

@@ -67,7 +67,7 @@ def cases_of(drafts: Sequence[Draft], request: Request, root: Path) -> tuple[Cas
             images={name: prefix + path for name, path in draft.images.items()},
             labels=tuple(_moved(one, prefix) for one in draft.labels),
             annotated=draft.annotated,
-            fold=draft.fold,
+            fold=_fold(draft, request),
             split=_split(draft, request),
             stratum=draft.stratum,
             spacing_mm=draft.spacing_mm or request.spacing_mm,
@@ -96,6 +96,12 @@ def _patient(draft: Draft, request: Request) -> str:
         code="ING-008",
         hint="give patient= (an expression), a column, or patient_is_case=true",
     )
+
+
+def _fold(draft: Draft, request: Request) -> int | None:
+    # A case that the user holds back for testing leaves the fold it was published in.
+    is_kept = request.named_folds and _split(draft, request) == "train"
+    return draft.fold if is_kept else None
 
 
 def _split(draft: Draft, request: Request) -> SplitName:

@@ -74,6 +74,7 @@ def request_of(chosen: Mapping[str, Any]) -> Request:
         keep_incomplete=bool(chosen["keep_incomplete"]),
         spacing_mm=_spacing_mm(chosen["spacing_mm"]),
         spatial_dims=chosen["spatial_dims"],
+        named_folds=bool(chosen["named_folds"]),
         num_folds=int(chosen["num_folds"]),
         seed=int(chosen["seed"]),
     )

@@ -1,6 +1,7 @@
 """The layout of the Medical Segmentation Decathlon: `dataset.json` lists every image and label."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from medseg.data.layouts.found import Draft, Found, Request, Skipped
 from medseg.data.layouts.patterns import SCAN_SUFFIXES
 from medseg.runtime.files import read_json
 
+_FOLDS = "folds.json"
+
 
 def is_decathlon(source: Path) -> bool:
     """Tell whether a folder holds a `dataset.json` that lists training pairs."""
@@ -20,6 +23,8 @@ def is_decathlon(source: Path) -> bool:
 
 def read_decathlon(request: Request) -> Found:
     """Find the cases that `dataset.json` lists; several modalities are planes of one file.
+
+    Published folds, which `medseg fetch` leaves in `folds.json`, become those of the cases.
 
     Raises:
         ManifestError: ING-004: `dataset.json` is not what it should be.
@@ -32,6 +37,7 @@ def read_decathlon(request: Request) -> Found:
         drafts = [
             _draft(entry["image"], entry["label"], names, "train") for entry in value["training"]
         ]
+        drafts = _with_folds(drafts, request.source / _FOLDS)
         drafts += [_draft(_image_of(entry), "", names, "test") for entry in value.get("test", [])]
         labels = _labels(value["labels"])
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
@@ -55,6 +61,14 @@ def read_decathlon(request: Request) -> Found:
         drafts=tuple(there),
         skipped=tuple(absent),
     )
+
+
+def _with_folds(drafts: list[Draft], path: Path) -> list[Draft]:
+    """Give each case its published fold, where `medseg fetch` wrote them down."""
+    if not path.is_file():
+        return drafts
+    folds = read_json(path, kind=ManifestError, what="a list of folds")["folds"]
+    return [replace(draft, fold=folds[draft.case_id]) for draft in drafts]
 
 
 def _read(path: Path) -> dict[str, Any]:

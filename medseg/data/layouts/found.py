@@ -31,6 +31,7 @@ class Request:
         keep_incomplete: keep cases that lack a channel other than the reference.
         spacing_mm: voxel size of images that carry none.
         spatial_dims: 2 or 3; None: 2 where the first image is a single slice.
+        named_folds: keep the folds that the source names; else all are drawn.
         num_folds, seed: how folds are drawn.
     """
 
@@ -51,6 +52,7 @@ class Request:
     keep_incomplete: bool = False
     spacing_mm: tuple[float, float, float] | None = None
     spatial_dims: Literal[2, 3] | None = None
+    named_folds: bool = True
     num_folds: int = 5
     seed: int = 0
 
