@@ -17,6 +17,15 @@ NUM_INPUTS, NUM_OUTPUTS = 2, 3
 ISOTROPIC = ((2, 2, 2), (2, 2, 2))
 THICK_SLICES = ((2, 2, 1), (2, 2, 2))
 
+# Transformers are tested at a size that trains within a test.
+SMALL: dict[str, dict[str, object]] = {
+    "swinunetr": {"feature_size": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
+    "unetr": {"hidden_size": 48, "mlp_dim": 96, "num_heads": 4},
+}
+
+# MONAI's transformers need it, and medseg does not install it.
+NEEDS_EINOPS = ("swinunetr", "unetr")
+
 
 def make_plan(
     dims: int = 3,
@@ -45,7 +54,13 @@ def make_plan(
 
 def make_network(name: str, plan: Plan) -> nn.Module:
     torch.manual_seed(0)
-    return build_model(name, plan=plan, num_inputs=NUM_INPUTS, num_outputs=NUM_OUTPUTS)
+    return build_model(
+        name,
+        plan=plan,
+        num_inputs=NUM_INPUTS,
+        num_outputs=NUM_OUTPUTS,
+        settings=SMALL.get(name, {}),
+    )
 
 
 def outputs_of(network: nn.Module, x: Tensor) -> Iterator[Tensor]:
@@ -64,6 +79,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(params=model_names())
 def name(request: pytest.FixtureRequest) -> str:
+    if request.param in NEEDS_EINOPS:
+        pytest.importorskip("einops", reason=f"model={request.param} needs einops")
     return request.param
 
 

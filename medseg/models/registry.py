@@ -13,14 +13,21 @@ from medseg.runtime.registry import Registry
 
 # Which file holds which family; it is imported, and MONAI with it, when the name is asked for.
 _HOMES = {
+    "attention_unet": "medseg.models.attention_unet",
     "deeplabv3": "medseg.models.deeplab",
     "deeplabv3plus": "medseg.models.deeplab",
     "dynunet": "medseg.models.dynunet",
     "fcn": "medseg.models.fcn",
+    "mednext": "medseg.models.mednext",
     "pspnet": "medseg.models.pspnet",
+    "resenc_unet": "medseg.models.resenc_unet",
     "resunet": "medseg.models.unet",
     "segresnet": "medseg.models.segresnet",
+    "swinunetr": "medseg.models.swinunetr",
     "unet": "medseg.models.unet",
+    "unetplusplus": "medseg.models.unetplusplus",
+    "unetr": "medseg.models.unetr",
+    "vnet": "medseg.models.vnet",
 }
 # A layer by MONAI's name, or its name and options: `instance`, `[group, {num_groups: 8}]`.
 Layer = str | Sequence[Any]
@@ -59,7 +66,8 @@ def build_model(
         ConfigError: an unknown family or setting (with the nearest), or a value it refuses.
     """
     given = {"plan": plan, "num_inputs": num_inputs, "num_outputs": num_outputs}
-    network = _registry.build(name, given=given, settings=settings)
-    # A family whose strides are not the plan's says what its input must be a multiple of.
-    multiple = getattr(network, "input_multiple", stride_of(plan))
-    return PaddedNetwork(network, multiple=multiple)
+    network: nn.Module = _registry.build(name, given=given, settings=settings)
+    # A family whose strides are not the plan's has padded itself.
+    if isinstance(network, PaddedNetwork):
+        return network
+    return PaddedNetwork(network, multiple=stride_of(plan))

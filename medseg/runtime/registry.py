@@ -99,5 +99,9 @@ class Registry:
         asked = inspect.signature(builder).parameters
         try:
             return builder(**{k: v for k, v in given.items() if k in asked}, **settings)
+        except ImportError as fault:
+            raise ConfigError(
+                f"{self._kind}={name}: {str(fault).splitlines()[0]}", hint="install what it names"
+            ) from fault
         except (ValueError, TypeError, KeyError) as fault:
             raise ConfigError(f"{self._kind}={name}: {fault}") from fault
