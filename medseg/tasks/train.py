@@ -36,6 +36,9 @@ from medseg.training.resume import require_same_training, training_identity
 from medseg.training.run import Trained, Workplace, train
 from medseg.training.settings import choices_of
 
+# Validation cases drawn at the end of a training.
+_NUM_OVERLAYS = 3
+
 
 def main(config: Any) -> int:
     """Train as the settings of `conf/train.yaml` say."""
@@ -59,6 +62,7 @@ def main(config: Any) -> int:
             device=device,
             tracker=tracker,
             log_model=chosen["mlflow"]["log_model"],
+            num_overlays=_NUM_OVERLAYS if chosen["mlflow"]["overlays"] else 0,
             resume=resume,
         )
     show_result(trained, folder)
@@ -73,6 +77,7 @@ def run_training(
     cache: Path | None = None,
     tracker: Tracker | None = None,
     log_model: bool = True,
+    num_overlays: int = 3,
     resume: bool = False,
 ) -> tuple[Trained, int]:
     """Train in a folder that is kept whole: plan, checkpoints, provenance, and the MLflow run.
@@ -84,6 +89,7 @@ def run_training(
         cache: of prepared cases; None: in the home folder.
         tracker: of the run, closed at the end; None tracks nothing.
         log_model: log the finished model, too.
+        num_overlays: validation cases to draw at the end.
         resume: go on from what the folder holds.
 
     Returns:
@@ -105,6 +111,7 @@ def run_training(
                     metrics=tracker,
                     progress=ProgressLine(shown=shown),
                     interruption=asked,
+                    num_overlays=num_overlays,
                 ),
                 resume=resume,
             )
@@ -114,7 +121,10 @@ def run_training(
     except Exception:
         tracker.close("FAILED")
         raise
-    write_json(asdict(trained), folder / "result.json")
+    result = {k: v for k, v in asdict(trained).items() if k != "pictures"}
+    write_json(result, folder / "result.json")
+    for picture in trained.pictures:
+        tracker.log_file(picture, "pictures")
     if trained.finished and log_model:
         tracker.log_model(folder)
     for name in ("plan.json", "run.json", "training.json", "result.json"):

@@ -16,6 +16,7 @@ from medseg.runtime.interrupt import Interruption
 from medseg.training.job import Job
 from medseg.training.loop import fit
 from medseg.training.parts import checkpoint_of, network_for, recipe_for, sampler_for
+from medseg.training.pictures import draw_curves, draw_overlays
 from medseg.training.preparation import Preparation, Validation
 from medseg.training.progress import ProgressLine
 from medseg.training.session import MetricLog, Session
@@ -36,6 +37,7 @@ class Workplace:
         metrics: takes the curves.
         progress: tells the user.
         interruption: asked between steps whether to stop.
+        num_overlays: validation cases drawn at the end, with both outlines.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Workplace:
     metrics: MetricLog
     progress: ProgressLine
     interruption: Interruption
+    num_overlays: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,7 @@ class Trained:
         history: of all validations.
         num_steps, seconds: steps done, and the time they took.
         finished: False when a signal stopped it before its budget was spent.
+        pictures: files drawn at the end.
     """
 
     scores: Mapping[str, float]
@@ -62,6 +66,7 @@ class Trained:
     num_steps: int
     seconds: float
     finished: bool
+    pictures: tuple[Path, ...] = ()
 
 
 def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
@@ -117,12 +122,22 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
         after_step=session.after_step,
     )
     scores = session.finish() if state.finished else session.interrupt()
+    pictures = [draw_curves(session.losses, state.history, workplace.folder)]
+    if state.finished:
+        pictures += draw_overlays(
+            job.manifest,
+            _predictor(job, state, device),
+            validation.cases,
+            folder=workplace.folder,
+            count=workplace.num_overlays,
+        )
     return Trained(
         scores=scores,
         history=state.history,
         num_steps=state.step,
         seconds=state.seconds,
         finished=state.finished,
+        pictures=tuple(path for path in pictures if path is not None),
     )
 
 

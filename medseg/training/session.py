@@ -53,6 +53,8 @@ class Session:
         progress: tells the user.
         validate: scores the averaged weights: all validation cases, or some of them.
         pack: makes a checkpoint of the averaged weights and the last scores.
+        scores: of the last validation.
+        losses: points of the loss curve since this run began, with their steps.
     """
 
     state: TrainingState
@@ -63,6 +65,7 @@ class Session:
     validate: Callable[..., Scores]
     pack: Callable[[Scores], Checkpoint]
     scores: Scores = field(default_factory=dict)
+    losses: list[tuple[int, float]] = field(default_factory=list)
     _reports: list[StepReport] = field(default_factory=list)
     _saved: float = field(default_factory=time.monotonic)
 
@@ -104,6 +107,7 @@ class Session:
         loss = sum(losses) / len(losses) if losses else float("nan")
         pace_s = sum(report.seconds for report in reports) / len(reports)
         last = reports[-1]
+        self.losses.append((last.step, loss))
         values = {"loss": loss, "lr": last.lr, "step_s": pace_s}
         self.metrics.log_metrics(values, step=last.step)
         self.progress.step(last.step, self.state.num_steps, loss=loss, pace_s=pace_s)
