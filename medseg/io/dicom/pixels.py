@@ -90,6 +90,8 @@ def open_pixels(file: DicomFile) -> PixelFile:
     try:
         with file.open() as stream:
             dataset = dcmread(stream, specific_tags=_TAGS, force=True)
+            # Elements are parsed when first asked for: have it out here.
+            dataset.get("PixelData")
     except BROKEN as fault:
         raise ReadError(
             f"{file.name}: breaks off before the end of its pixels",
