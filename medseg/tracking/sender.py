@@ -6,6 +6,7 @@ that hangs must hang somebody else.
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -199,7 +200,7 @@ def start_sender(folder: Path, uri: str) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             env={**client_environment(), "MLFLOW_TRACKING_URI": uri},
-            # Ctrl-C and the scheduler's signals are for the training, which says how it ended.
+            # Ctrl-C is for the training, which says how it ended.
             start_new_session=True,
         )
 
@@ -208,6 +209,8 @@ def main(argv: Sequence[str]) -> int:
     """Follow the spool in the folder named, until its run has ended; 1 if something is left."""
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
+    # A scheduler signals every process of a job; this one is still to say that the run was killed.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sender = Sender(Path(argv[0]))
     try:
         with sender.outbox.lock.acquire(timeout=_PREDECESSOR_S):
