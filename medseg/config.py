@@ -27,7 +27,7 @@ LITERAL_KEYS = frozenset(
 )  # fmt: skip
 # Groups whose keys the user names (`images.PET=...`); the first few hold paths or label values.
 LITERAL_GROUPS = ("images", "labels", "raters")
-OPEN_GROUPS = (*LITERAL_GROUPS, "channels", "columns", "overrides")
+OPEN_GROUPS = (*LITERAL_GROUPS, "channels", "class_tolerance_mm", "columns", "overrides")
 # What a first bare word means: `medseg fetch Task04_Hippocampus` is `medseg fetch name=...`.
 FIRST_WORD = {"fetch": "name"}
 # Where a `_target_` may lie, and what a class there must be: nothing but a public class of exactly

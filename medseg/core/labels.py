@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.core.errors import LabelError
+from medseg.core.stored_values import looked_up, values_in, whole_numbers
 
 LabelMap = NDArray[np.integer[Any]]
 Stored = tuple[int, ...] | Literal[">0"]
@@ -22,8 +23,6 @@ _PALETTE = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
     (0, 114, 178), (213, 94, 0), (204, 121, 167), (153, 153, 153),
 )  # fmt: skip
-# A label saved through a floating-point header may be off by round-off, never by more.
-_INTEGER_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,9 +169,9 @@ class LabelSet:
             LabelError: LBL-001 NaN, LBL-002 not integers, LBL-003 values no class declares.
         """
         stored = np.asarray(stored)
-        values = np.unique(stored)
+        values = values_in(stored)
         if np.issubdtype(values.dtype, np.inexact):
-            values = _whole_numbers(values, name)
+            values = whole_numbers(values, name)
             stored = np.rint(stored).astype(np.int64)
             values = np.unique(values)
         index = np.array([self._index_of(int(v)) for v in values], dtype=np.int64)
@@ -184,10 +183,7 @@ class LabelSet:
                 code="LBL-003",
                 hint="declare them in the manifest's labels, or as ignore_value",
             )
-        found = np.searchsorted(values, stored)
-        if self.num_outputs < 255:
-            return index.astype(np.uint8)[found]
-        return index.astype(np.uint16)[found]
+        return looked_up(stored, values, index.astype(self._index_type))
 
     def to_stored(self, label_map: LabelMap) -> LabelMap:
         """Translate indices 0..N (and `ignore_index`) back into the values that files store.
@@ -199,6 +195,10 @@ class LabelSet:
             table.append(self.ignore_value)
         kind = np.result_type(np.min_scalar_type(min(table)), np.min_scalar_type(max(table)))
         return np.asarray(np.array(table, dtype=kind)[label_map])
+
+    @property
+    def _index_type(self) -> type[np.uint8] | type[np.uint16]:
+        return np.uint8 if self.num_outputs < 255 else np.uint16
 
     def _index_of(self, value: int) -> int:
         """Index of a stored value, -1 when it belongs to no class."""
@@ -240,25 +240,6 @@ def label_set(classes: Mapping[str, int | Sequence[int] | Literal[">0"]]) -> Lab
     return LabelSet.from_json(
         {"labels": [{"name": name, "values": values} for name, values in classes.items()]}
     )
-
-
-def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
-    if not np.isfinite(values).all():
-        raise LabelError(
-            f"{name}: the mask holds NaN or infinite values",
-            code="LBL-001",
-            hint="export it again as integers",
-        )
-    whole = np.rint(values)
-    # Beyond 2^53 every number is whole, and none is a label.
-    off = (np.abs(values - whole) > _INTEGER_TOLERANCE) | (np.abs(values) > 2**53)
-    if off.any():
-        raise LabelError(
-            f"{name}: the mask holds {values[off][0]:.6g}, which is not a whole number",
-            code="LBL-002",
-            hint="is it a probability map, or a mask resampled with interpolation?",
-        )
-    return np.asarray(whole.astype(np.int64))
 
 
 def _label(order: int, entry: Mapping[str, Any]) -> Label:

@@ -232,7 +232,7 @@ class _ReferenceReader:
 
     def _read_file(self, relative: str, labels: LabelSet) -> LabelMap:
         path = self.manifest.path_of(relative)
-        volume = read_label_map(path, labels)
+        volume = read_label_map(path, labels, onto=self.geometry)
         self.findings += volume.findings
         scan = self.manifest.data_root / self.case.images[self.manifest.reference_channel]
         placed = volume.geometry

@@ -14,20 +14,9 @@ from medseg.core.labels import LabelSet
 from medseg.core.volume import Volume
 from medseg.inference.predictor import Predictor, Segmentation
 from medseg.inference.sources import Source
-from medseg.io.dicom.seg import write_seg
 from medseg.io.formats import write_label_map, write_volume
+from medseg.io.writing import SUFFIX_OF
 from medseg.runtime.files import write_text
-
-# What a format's file is called; `dicom_seg` is written for scans that came as DICOM.
-SUFFIX_OF = {
-    "nifti": ".nii.gz",
-    "nrrd": ".nrrd",
-    "seg_nrrd": ".seg.nrrd",
-    "mha": ".mha",
-    "png": ".png",
-    "tiff": ".tif",
-    "dicom_seg": ".seg.dcm",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,18 +139,15 @@ def _write(done: Segmentation, source: Source, files: dict[str, Path], outputs: 
         names = ("background", *done.labels.names)
         maps = Volume(done.probabilities.astype(np.float32), done.geometry, names)
         write_volume(maps, outputs.folder / f"{source.case_id}_probabilities.nii.gz")
-    for name, path in files.items():
-        if name == "dicom_seg" and source.dicom is not None:
-            write_seg(
-                done.label_map,
-                path,
-                geometry=done.geometry,
-                labels=done.labels,
-                source=source.dicom,
-                series_uid=source.series_uid,
-            )
-        else:
-            write_label_map(done.label_map, path, geometry=done.geometry, labels=done.labels)
+    for path in files.values():
+        write_label_map(
+            done.label_map,
+            path,
+            geometry=done.geometry,
+            labels=done.labels,
+            source=source.dicom,
+            series_uid=source.series_uid,
+        )
 
 
 def _earlier_rows(path: Path) -> dict[str, dict[str, str]]:

@@ -7,9 +7,10 @@ from medseg.data.case import Annotation, Channel
 from medseg.data.layouts.found import Draft, Found, Request, Skipped
 from medseg.data.layouts.pairs import annotations
 from medseg.data.layouts.patterns import list_files
+from medseg.io.dicom.identity import case_id_of, patient_id_of
 from medseg.io.dicom.reader import find_series, is_dicom
 from medseg.io.dicom.series import Series
-from medseg.privacy import keyed_id, project_key
+from medseg.privacy import project_key
 from medseg.runtime.home import home
 
 
@@ -50,8 +51,7 @@ def read_dicom_tree(request: Request) -> Found:
     drafts, originals = [], {}
     for series in volumes:
         place = _place(series, request.source)
-        case_id = keyed_id("case", series.patient_id, series.uid, series.part, key=key)
-        patient_id = keyed_id("patient", series.patient_id, key=key) if series.patient_id else ""
+        case_id, patient_id = case_id_of(series, key=key), patient_id_of(series, key=key)
         originals[case_id] = f"{series.uid} {series.part}".strip()
         if patient_id:
             originals[patient_id] = series.patient_id
