@@ -73,6 +73,21 @@ def test_a_value_that_a_family_refuses_is_named(plan):
         build_model("unet", plan=plan, num_inputs=1, num_outputs=2, settings={"norm": "foo"})
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("unet", {"dropout": 2.0}),
+        ("resunet", {"num_res_units": 0}),
+        ("segresnet", {"blocks_down": [1, 1]}),
+        ("segresnet", {"norm": ["group", {"num_groups": 5}]}),
+        ("mednext", {"kernel_size": 4}),
+    ],
+)
+def test_a_setting_without_meaning_is_refused(name, settings, plan):
+    with pytest.raises(ConfigError, match=f"model={name}: "):
+        build_model(name, plan=plan, num_inputs=1, num_outputs=2, settings=settings)
+
+
 def test_a_plugin_enters_its_own_family_but_takes_no_name_of_ours(plan):
     @register_model("one_convolution")
     def one_convolution(*, num_inputs: int, num_outputs: int, kernel_size: int = 1) -> nn.Module:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from medseg.models.tensor_file import load_newest, save_tensors
 
 _FORMAT = "medseg checkpoint"
 _VERSION = 1
+# torch lists every weight that does not fit.
+_MOST_FAULT_LETTERS = 300
 _KEYS = (
     "format", "version", "weights", "plan", "labels", "fingerprint", "model", "settings", "scores",
     "versions", "trained_with",
@@ -128,7 +131,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             trained_with=value["trained_with"],
             findings=findings,
         )
-    except (MedsegError, KeyError, TypeError, AttributeError) as fault:
+    except (MedsegError, KeyError, TypeError, ValueError, AttributeError) as fault:
         raise CheckpointError(f"{path}: contradicts itself: {fault}", code="CKP-005") from fault
 
 
@@ -150,6 +153,8 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
         network.load_state_dict(dict(checkpoint.weights))
     except RuntimeError as fault:
         raise CheckpointError(
-            f"checkpoint: its weights do not fit model={checkpoint.model}: {fault}", code="CKP-005"
+            f"checkpoint: its weights do not fit model={checkpoint.model}: "
+            f"{shorten(str(fault), _MOST_FAULT_LETTERS)}",
+            code="CKP-005",
         ) from fault
     return network.eval()

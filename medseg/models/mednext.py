@@ -23,6 +23,8 @@ def mednext(
     num_blocks: int = 2,
 ) -> nn.Module:
     """Build a MedNeXt as deep as the plan, `widths[0]` doubling; the defaults are its size S."""
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size {kernel_size}; expected an odd number")
     num_halvings = len(plan.network.widths) - 1
     network = MedNeXt(
         spatial_dims=plan.spatial_dims,

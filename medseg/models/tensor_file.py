@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import logging
-import os
 import pickle
 import struct
 import zipfile
@@ -137,7 +136,7 @@ def _keep_previous(path: Path) -> None:
     kept = previous_of(path)
     try:
         # A second name for the same bytes costs nothing, and `path` is there all the while.
-        link = kept.with_name(f".{kept.name}.{os.getpid()}")
+        link = kept.with_name(f".{kept.name}.link")
         with contextlib.suppress(FileNotFoundError):
             link.unlink()
         link.hardlink_to(path)

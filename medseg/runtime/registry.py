@@ -34,9 +34,9 @@ class Registry:
         """
 
         def enter(builder: Builder) -> Builder:
-            owner = self._homes.get(name, builder.__module__)
             taken = self._builders.get(name)
-            if owner != builder.__module__ or (taken and taken.__module__ != builder.__module__):
+            owner = taken.__module__ if taken else self._homes.get(name)
+            if owner not in (None, builder.__module__):
                 raise ConfigError(
                     f"{builder.__module__}: the {self._kind} name {name!r} is taken by {owner}"
                 )
@@ -103,5 +103,5 @@ class Registry:
             raise ConfigError(
                 f"{self._kind}={name}: {str(fault).splitlines()[0]}", hint="install what it names"
             ) from fault
-        except (ValueError, TypeError, KeyError) as fault:
+        except (ValueError, TypeError, KeyError, AssertionError) as fault:
             raise ConfigError(f"{self._kind}={name}: {fault}") from fault
