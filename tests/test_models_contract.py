@@ -147,9 +147,23 @@ def test_evaluation_repeats_itself_and_returns_one_tensor(name):
     assert torch.equal(first, second)
 
 
-def test_the_number_of_outputs_follows_the_labels(name):
-    network = build_model(name, plan=make_plan(2), num_inputs=1, num_outputs=7).eval()
-    assert network(torch.randn(1, 1, 16, 16)).shape == (1, 7, 16, 16)
+@pytest.mark.parametrize(("num_inputs", "num_outputs"), [(1, 7), (3, 2)])
+def test_channels_and_outputs_are_those_asked_for(name, num_inputs, num_outputs):
+    network = build_model(
+        name,
+        plan=make_plan(2),
+        num_inputs=num_inputs,
+        num_outputs=num_outputs,
+        settings=SMALL.get(name, {}),
+    ).eval()
+    assert network(torch.randn(1, num_inputs, 16, 16)).shape == (1, num_outputs, 16, 16)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_dropout_drops_features_and_never_a_whole_scan(name, dims):
+    wrong = nn.Dropout3d if dims == 2 else nn.Dropout2d
+    layers = list(make_network(name, make_plan(dims)).modules())
+    assert not [layer for layer in layers if isinstance(layer, wrong)]
 
 
 def test_an_unknown_setting_is_refused_naming_those_that_exist(name):
