@@ -1,9 +1,10 @@
 """`medseg train`: one network on one fold, from manifest and plan to `model.pt`."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from medseg.runtime.home import home
 from medseg.runtime.interrupt import interruption
 from medseg.runtime.provenance import write_provenance
 from medseg.runtime.runfolder import fresh_folder, locked
+from medseg.tracking.fields import flat_params, job_tags
 from medseg.tracking.tracker import Tracker, open_tracker
 from medseg.training.job import Job
 from medseg.training.progress import ProgressLine
@@ -48,12 +50,14 @@ def main(config: Any) -> int:
     manifest = read_manifest(path, data_root=chosen["data_root"] and Path(chosen["data_root"]))
     device = pick_device(chosen["device"])
     resume = bool(chosen["training"]["resume"])
-    folder, sweep = _folders(chosen, manifest, resume=resume)
+    place = _place(chosen, manifest, resume=resume)
+    folder = place.folder
     with locked(folder):
         plan, fingerprint = _plan_for(chosen, manifest, path.parent, folder, device, resume=resume)
         choices = choices_of(chosen, plan, device)
-        tracker = _open_tracker(chosen, manifest, folder, sweep)
+        tracker = _open_tracker(chosen, manifest, place)
         tracker.log_params(_logged(chosen, manifest, plan))
+        tracker.log_text(json.dumps(flat_params(chosen), indent=2), "config.json")
         job = Job(manifest=manifest, plan=plan, choices=choices, fingerprint=fingerprint)
         trained, exit_code = run_training(
             job,
@@ -96,10 +100,10 @@ def run_training(
         What the training came to, and the exit code: 0, or 128 + the signal that stopped it.
     """
     tracker = tracker or Tracker()
-    identity = training_identity(job)
-    if resume:
-        require_same_training(folder, identity)
     try:
+        identity = training_identity(job)
+        if resume:
+            require_same_training(folder, identity)
         with interruption() as asked, LiveProgress() as shown, _log_file(folder / "training.log"):
             _write_origin(folder, job, identity)
             trained = train(
@@ -146,29 +150,36 @@ def show_result(trained: Trained, folder: Path) -> None:
     say(f"model: {folder / 'model.pt'}")
 
 
-def _folders(
-    chosen: Mapping[str, Any], manifest: Manifest, *, resume: bool
-) -> tuple[Path, Path | None]:
-    """Return the run's folder, and the sweep's if this is a job of one."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The folder of a run; the folder of the sweep it is a job of, if any, and its tags there."""
+
+    folder: Path
+    sweep: Path | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def _place(chosen: Mapping[str, Any], manifest: Manifest, *, resume: bool) -> _Place:
+    """Find the folder: of the job of a sweep, given, or a fresh one."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    sweep = Path(hydra.sweep.dir) if hydra and hydra.mode == RunMode.MULTIRUN else None
-    if sweep is not None and hydra is not None:
-        folder = Path(hydra.runtime.output_dir)
+    if hydra is not None and hydra.mode == RunMode.MULTIRUN:
+        tags = job_tags(hydra.job.num, list(hydra.overrides.task))
+        place = _Place(Path(hydra.runtime.output_dir), Path(hydra.sweep.dir), tags)
     elif chosen["output"]:
-        folder = Path(chosen["output"])
+        place = _Place(Path(chosen["output"]))
     elif resume:
         raise ConfigError("training.resume=true: give output= the folder of the run to go on with")
     else:
-        folder = fresh_folder(Path("runs"), f"{manifest.name}_{chosen['model']['name']}")
-    if (folder / "model.pt").exists() and not resume:
+        place = _Place(fresh_folder(Path("runs"), f"{manifest.name}_{chosen['model']['name']}"))
+    if (place.folder / "model.pt").exists() and not resume:
         raise ConfigError(
-            f"output={folder}: holds a model already",
+            f"output={place.folder}: holds a model already",
             hint="training.resume=true goes on with it; or choose another folder",
         )
-    return folder, sweep
+    return place
 
 
 def _plan_for(
@@ -202,18 +213,18 @@ def _plan_for(
     return plan, known
 
 
-def _open_tracker(
-    chosen: Mapping[str, Any], manifest: Manifest, folder: Path, sweep: Path | None
-) -> Tracker:
+def _open_tracker(chosen: Mapping[str, Any], manifest: Manifest, place: _Place) -> Tracker:
     mlflow = chosen["mlflow"]
-    return open_tracker(
+    tracker = open_tracker(
         uri=mlflow["uri"],
         experiment=mlflow["experiment"] or manifest.name,
-        run_name=folder.name,
-        folder=folder,
-        parent=str(sweep) if sweep else None,
+        run_name=place.folder.name,
+        folder=place.folder,
+        parent=str(place.sweep) if place.sweep else None,
         enabled=mlflow["enabled"],
     )
+    tracker.set_tags(place.tags)
+    return tracker
 
 
 def _logged(chosen: Mapping[str, Any], manifest: Manifest, plan: Plan) -> dict[str, Any]:
