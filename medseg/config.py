@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 from medseg.core.errors import EXIT_REFUSED, ConfigError, MedsegError
@@ -201,17 +203,33 @@ def _built(value: Any) -> Any:
     return value
 
 
-def load_plugins(modules: Sequence[str]) -> None:
-    """Import the user's own modules, so that they enter their parts into the registries.
+def load_plugins(plugins: Sequence[str]) -> None:
+    """Import the user's own parts, so that they enter themselves into the registries.
+
+    Args:
+        plugins: names of installed modules, or paths of Python files.
 
     Raises:
-        ConfigError: a module that cannot be imported.
+        ConfigError: one that cannot be imported.
     """
-    for module in modules:
+    for plugin in plugins:
         try:
-            import_module(module)
-        except (ImportError, SyntaxError) as fault:
-            raise ConfigError(f"plugins={module}: {fault}") from fault
+            if plugin.endswith(".py"):
+                _import_file(Path(plugin))
+            else:
+                import_module(plugin)
+        except (ImportError, SyntaxError, OSError) as fault:
+            raise ConfigError(f"plugins={plugin}: {fault}") from fault
+
+
+def _import_file(path: Path) -> None:
+    spec = spec_from_file_location(path.stem, path.absolute())
+    if spec is None or spec.loader is None:
+        raise ImportError("is no Python file")
+    module = module_from_spec(spec)
+    # Entered before it runs, as an import would: dataclasses look their module up.
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
 
 
 def _run_task(command: str, config: Any) -> int:
