@@ -61,6 +61,13 @@ def test_a_step_has_the_same_batch_whenever_and_wherever_it_is_drawn(cached):
         assert third.case_ids == first.case_ids
 
 
+def test_drawing_batches_leaves_torchs_random_numbers_alone(cached):
+    before = torch.get_rng_state()
+    for num_workers in (0, 1):
+        next(batches(sampler(cached), first=0, last=2, num_workers=num_workers, pin_memory=False))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_every_case_comes_once_before_any_comes_twice(cached):
     drawn = sampler(cached, batch_size=1)
     for round_ in range(5):

@@ -135,6 +135,9 @@ def batches(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=False,
+        # A loader draws a seed for its workers; from torch's own generator it would move the
+        # dropout of a resumed training, whose loader begins later.
+        generator=torch.Generator(),
     )
     return iter(loader)
 

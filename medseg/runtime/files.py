@@ -8,12 +8,17 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from medseg.core.errors import MedsegError, WriteError
+
+_PART = ".part-"
+# A part that nobody has touched for so long belongs to a writer that was killed.
+_ABANDONED_S = 60.0
 
 
 @contextmanager
@@ -81,6 +86,14 @@ def read_json(path: Path, *, kind: type[MedsegError], what: str) -> dict[str, An
     return value
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished files that killed writers left in a folder."""
+    for part in folder.glob(f"{_PART}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(part, ignore_errors=True)
+
+
 def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as stream:
@@ -100,7 +113,7 @@ def _aside(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder of its own keeps the full name (suffixes matter to libraries) free of clashes.
-        folder = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
+        folder = Path(tempfile.mkdtemp(prefix=_PART, dir=path.parent))
         part = folder / path.name
         yield part
         part.replace(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from medseg.core.errors import ConfigError
+from medseg.runtime.files import remove_abandoned
 
 
 def fresh_folder(above: Path, name: str) -> Path:
@@ -24,6 +25,8 @@ def fresh_folder(above: Path, name: str) -> Path:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep every other run out of the folder while the block runs.
+
+    What killed runs left unfinished there is removed first.
 
     Raises:
         ConfigError: another run is writing there; it is named by process, host and start.
@@ -40,6 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
             hint="wait for it, or choose another output",
         ) from held
     try:
+        remove_abandoned(folder)
         started = datetime.now().astimezone().isoformat(timespec="seconds")
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {started},")
         yield

@@ -126,5 +126,9 @@ class Session:
             return
         step = self.state.step
         self.metrics.log_metrics({f"dice/{name}": dice for name, dice in scores.items()}, step=step)
-        self.state.history.append({"step": step, **scores})
+        history = self.state.history
+        if history and history[-1]["step"] == step:
+            # Killed between its last save and its end, and resumed only to end once more.
+            history.pop()
+        history.append({"step": step, **scores})
         self.progress.validated(step, dict(scores))
