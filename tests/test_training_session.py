@@ -29,15 +29,15 @@ def session_at(folder, step, history):
         cadence=Cadence(),
         metrics=NoMetrics(),
         progress=ProgressLine(shown=LiveProgress()),
-        validate=lambda *, whole: {"ball": 0.5, "mean": 0.5},
-        pack=lambda scores: None,
+        validate=lambda **_: {"ball": 0.5, "mean": 0.5},
+        pack=lambda _: None,
     )
 
 
 def test_a_training_killed_after_its_last_save_and_resumed_has_one_last_validation(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("medseg.training.session.save_checkpoint", lambda checkpoint, path: None)
+    monkeypatch.setattr("medseg.training.session.save_checkpoint", lambda *_: None)
     history = [{"step": 5, "ball": 0.2, "mean": 0.2}]
     for _ in range(2):
         session_at(tmp_path, 10, history).finish()
