@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from medseg.core.errors import CheckpointError, ConfigError, PlanError, ReadError
+from medseg.core.findings import Finding
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
@@ -156,6 +157,20 @@ def test_one_bad_scan_does_not_stop_the_rest_and_a_second_run_goes_on(tmp_path, 
     volume_ml = float((scan.voxels > 0.5).sum()) * scan.geometry.voxel_ml
     assert float(rows["scan 1"]["bright_ml"]) == pytest.approx(volume_ml, rel=1e-4)
     assert float(rows["scan 0"]["seconds"]) > 0
+
+
+def test_what_a_reader_noticed_stands_beside_the_mask(tmp_path):
+    scan = scan_of()
+    noticed = Finding(code="NII-013", severity="warning", subject="a", message="forms disagree")
+    outcomes = predict_into(
+        [Source(case_id="a", read=lambda: replace(scan, findings=(noticed,)))],
+        threshold_predictor(plan_of()),
+        outputs=Outputs(folder=tmp_path / "out"),
+        checkpoints=[checkpoint_at(tmp_path / "model.pt")],
+    )
+    assert [o.status for o in outcomes] == ["written"]
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
+        assert [row["message"] for row in csv.DictReader(stream)] == ["NII-013 forms disagree"]
 
 
 def test_masks_of_two_models_are_not_mixed(tmp_path, folder_of_scans):

@@ -57,7 +57,7 @@ class Outcome:
     Attributes:
         case_id: its name.
         status: `written`, `kept` (a mask was there already), or `failed`.
-        message: why it failed; empty otherwise.
+        message: why it failed, or what its reader noticed or repaired, coded; mostly empty.
         volume_ml: per class, of the mask just written.
         seconds: from reading to writing.
     """
@@ -83,7 +83,8 @@ def predict_sources(
             continue
         start = time.monotonic()
         try:
-            done = predictor.segment(source.read(), probabilities=outputs.probabilities)
+            scan = source.read()
+            done = predictor.segment(scan, probabilities=outputs.probabilities)
             _write(done, source, files, outputs)
         except MedsegError as refusal:
             yield Outcome(case_id=source.case_id, status="failed", message=str(refusal))
@@ -91,6 +92,7 @@ def predict_sources(
         yield Outcome(
             case_id=source.case_id,
             status="written",
+            message="; ".join(f"{one.code} {one.message}" for one in scan.findings),
             volume_ml=volumes_ml(done),
             seconds=time.monotonic() - start,
         )

@@ -55,6 +55,8 @@ def main(config: Any) -> int:
         say(f"medseg predict: {outcome.case_id}: {outcome.message}", error=True)
     counts = {status: sum(o.status == status for o in outcomes) for status in ("written", "kept")}
     say(f"{counts['written']} written, {counts['kept']} kept, {len(failed)} failed: {output}")
+    if remarks := sum(o.status == "written" and bool(o.message) for o in outcomes):
+        say(f"{remarks} with remarks on how they were read, in predictions.csv")
     return EXIT_SOME_FAILED if failed else 0
 
 

@@ -48,11 +48,13 @@ class PrepareChain:
         """Prepare a scan and, on the same grid, its reference.
 
         Raises:
-            PlanError: the scan has other channels than the plan.
+            PlanError: SCN-008 the scan has other channels than the plan.
         """
         if scan.channels != self.plan.channels and len(scan.channels) != len(self.plan.channels):
             raise PlanError(
-                f"the scan has channels {scan.channels}, the plan wants {self.plan.channels}"
+                f"the scan has channels {scan.channels}, the plan wants {self.plan.channels}",
+                code="SCN-008",
+                hint="a scan of several files is segmented with manifest=",
             )
         image = self._resample(scan.voxels.astype(np.float32), scan.geometry, mode="bilinear")
         geometry = Geometry(
