@@ -52,7 +52,7 @@ TISSUES = {
     "liver": Tissue(hu=108, hu_spread=12, mr=480),
     "spleen": Tissue(hu=118, hu_spread=19.5, mr=360),
     "kidney": Tissue(hu=132, hu_spread=24, mr=400),
-    "tumour": Tissue(hu=68, hu_spread=4.5, mr=350),
+    "tumour": Tissue(hu=62, hu_spread=4.5, mr=350),
 }  # fmt: skip
 
 LABELS = LabelSet(
