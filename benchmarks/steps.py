@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_module
 
-from medseg.config import literal, opened, settings
+from medseg.config import settings
 from medseg.data.manifest import read_manifest
 from medseg.data.patches import batches
 from medseg.data.splits import split_cases
 from medseg.planning.plan_file import override, read_plan
+from medseg.runtime.command_line import literal, opened
 from medseg.runtime.hardware import pick_device
 from medseg.runtime.interrupt import Interruption
 from medseg.training.job import Job

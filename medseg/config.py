@@ -18,20 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg.core.errors import EXIT_REFUSED, ConfigError, MedsegError
+from medseg.runtime.command_line import for_hydra
 
-# Keys whose values are paths or ids: taken literally, whatever characters they hold.
-LITERAL_KEYS = frozenset(
-    {
-        "archive", "cache", "case", "catalogue", "checkpoint", "data_root", "input", "label",
-        "label_folder", "manifest", "mlflow.uri", "name", "output", "patient", "plan", "prediction",
-        "reference", "scan", "source",
-    }
-)  # fmt: skip
-# Groups whose keys the user names (`images.PET=...`); the first few hold paths or label values.
-LITERAL_GROUPS = ("images", "labels", "raters")
-OPEN_GROUPS = (*LITERAL_GROUPS, "channels", "class_tolerance_mm", "columns", "overrides")
-# What a first bare word means: `medseg fetch Task04_Hippocampus` is `medseg fetch name=...`.
-FIRST_WORD = {"fetch": "name"}
 # Where a `_target_` may lie, and what a class there must be: nothing but a public class of exactly
 # these modules, so no function and no path through them to another module.
 TRUSTED = {
@@ -78,7 +66,7 @@ def run_app(command: str, argv: Sequence[str]) -> int:
     OmegaConf.register_new_resolver("unique", lambda: token, replace=True)
     OmegaConf.register_new_resolver("either", lambda one, other: one or other, replace=True)
     line = sys.argv
-    sys.argv = ["medseg", *map(opened, map(literal, named(command, argv)))]
+    sys.argv = ["medseg", *for_hydra(command, argv)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://medseg.conf", config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as fault:
@@ -86,37 +74,6 @@ def run_app(command: str, argv: Sequence[str]) -> int:
     finally:
         sys.argv = line
     return max(codes, default=0)
-
-
-def named(command: str, argv: Sequence[str]) -> list[str]:
-    """Give a first bare word the key it stands for, where the command has such a key."""
-    first = argv[0] if argv else "-"
-    if command not in FIRST_WORD or "=" in first or first[:1] in "-+~":
-        return list(argv)
-    return [f"{FIRST_WORD[command]}={first}", *argv[1:]]
-
-
-def literal(word: str) -> str:
-    """Quote the value of a path or id key, so that Hydra's grammar takes it as it stands."""
-    key, equals, value = word.partition("=")
-    name = key.lstrip("+~")
-    is_literal = name in LITERAL_KEYS or ("." in name and name.split(".")[0] in LITERAL_GROUPS)
-    if not equals or not is_literal or value in ("null", ""):
-        return word
-    if len(value) > 1 and value[0] in "'\"" and value.find(value[0], 1) == len(value) - 1:
-        return word
-    # In Hydra's quoted strings a backslash only counts before a quote (or at the very end).
-    text = re.sub(r"(\\*)(')", lambda m: m[1] * 2 + r"\'", value)
-    text = re.sub(r"(\\+)\Z", lambda m: m[1] * 2, text)
-    # OmegaConf would take ${...} for an interpolation.
-    text = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", text)
-    return f"{key}='{text}'"
-
-
-def opened(word: str) -> str:
-    """Let a key that the user names enter its group; Hydra adds those only when told with `++`."""
-    group, dot, _ = word.partition("=")[0].partition(".")
-    return f"++{word}" if dot and group in OPEN_GROUPS else word
 
 
 def settings(node: Any) -> dict[str, Any]:

@@ -13,17 +13,15 @@ from medseg import cli
 from medseg import config as module
 from medseg.config import (
     FORBIDDEN,
-    LITERAL_KEYS,
     TRUSTED,
     build,
-    literal,
     load_plugins,
-    named,
     require,
     run_app,
     trusted_class,
 )
 from medseg.core.errors import ConfigError
+from medseg.runtime.command_line import LITERAL_KEYS, literal, named, options_first
 
 NASTY = [
     "a b", "scan (1).nii.gz", "[a]", "{a}", "a=b", "a==b", "a,b", "a;b", "$HOME", "${x}", "$(rm)",
@@ -299,3 +297,9 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(
 def test_the_literal_keys_are_not_groups_of_choices() -> None:
     folder = Path(module.__file__).parents[1] / "conf"
     assert not LITERAL_KEYS & {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def test_options_may_stand_behind_settings():
+    words = ["fold=0,1", "-m", "seed=1", "--cfg", "job", "--config-dir", "my conf"]
+    expected = ["-m", "--cfg", "job", "--config-dir", "my conf", "fold=0,1", "seed=1"]
+    assert options_first(words) == expected

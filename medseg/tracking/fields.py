@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from medseg.config import LITERAL_KEYS
+from medseg.runtime.command_line import LITERAL_KEYS
 
 # MLflow 3 (mlflow/utils/validation.py): lengths in characters.
 MAX_KEY = 250
