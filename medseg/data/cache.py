@@ -4,6 +4,8 @@ A key covers the bytes of the case's files, the part of the plan that prepares s
 version of the chain: edit a mask or the plan, and the case is prepared anew.
 """
 
+import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -117,6 +119,9 @@ def _store(prepared: Prepared, place: Path) -> None:
 
 
 def _open(case: Case, place: Path) -> CachedCase:
+    with contextlib.suppress(OSError):
+        # The time of last use, by which `medseg cache prune` goes; a shared cache may forbid it.
+        os.utime(place / "case.json")
     stored = read_json(place / "case.json", kind=ReadError, what="a prepared case")
     with np.load(place / "points.npz") as points:
         by_class = {int(name): points[name] for name in points.files}
