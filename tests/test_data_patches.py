@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from medseg.core.errors import ReadError
 from medseg.core.geometry import Geometry
 from medseg.data.cache import prepare_cases
 from medseg.data.manifest import Case
-from medseg.data.patches import PatchSampler, batches, cut
+from medseg.data.patches import PatchSampler, batches, cut, workers_named
 from medseg.transforms.chains import Prepared
 
 SHAPES = [(20, 24, 12), (9, 30, 8), (16, 16, 16)]
@@ -66,6 +67,15 @@ def test_drawing_batches_leaves_torchs_random_numbers_alone(cached):
     for num_workers in (0, 1):
         next(batches(sampler(cached), first=0, last=2, num_workers=num_workers, pin_memory=False))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_killed_worker_is_named_and_other_faults_are_left_alone():
+    # As PyTorch's handler of SIGCHLD says it, which raises in the middle of anything.
+    died = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    with pytest.raises(ReadError, match=r"RUN-001 a process .* \(pid 7\)"), workers_named():
+        raise died
+    with pytest.raises(RuntimeError, match="something else"), workers_named():
+        raise RuntimeError("something else")
 
 
 def test_every_case_comes_once_before_any_comes_twice(cached):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from medseg.core.errors import ConfigError
+from medseg.core.errors import ConfigError, WriteError
 from medseg.runtime.runfolder import fresh_folder, locked
 
 
@@ -31,6 +31,17 @@ def test_parts_of_killed_writers_are_removed_and_those_still_written_are_not(tmp
         assert not (tmp_path / ".part-old").exists()
         assert (tmp_path / ".part-young" / "state.pt").exists()
         assert (tmp_path / "state.pt").read_bytes() == b"whole"
+
+
+def test_a_place_that_holds_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(WriteError, match=r"OUT-001 .*cannot be written to"),
+        locked(tmp_path / "file"),
+    ):
+        pass
+    with pytest.raises(WriteError, match="OUT-001"):
+        fresh_folder(tmp_path / "file", "run")
 
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path):

@@ -7,6 +7,7 @@ Axes: B patch, C channel, IJK voxel.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from medseg.core.errors import ManifestError
+from medseg.core.errors import ManifestError, ReadError
 from medseg.data.cache import CachedCase
 
 Triple = tuple[int, int, int]
@@ -140,6 +141,27 @@ def batches(
         generator=torch.Generator(),
     )
     return iter(loader)
+
+
+@contextmanager
+def workers_named() -> Iterator[None]:
+    """Say what happened when a process that draws patches dies while the block runs.
+
+    PyTorch notices by a signal, and raises wherever the block happens to be.
+
+    Raises:
+        ReadError: RUN-001.
+    """
+    try:
+        yield
+    except RuntimeError as fault:
+        if not str(fault).startswith("DataLoader worker"):
+            raise
+        raise ReadError(
+            f"a process that draws patches died: {str(fault).splitlines()[0]}",
+            code="RUN-001",
+            hint="out of memory? go on with training.resume=true and fewer training.num_workers",
+        ) from fault
 
 
 class _Steps(Dataset[Batch]):

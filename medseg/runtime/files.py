@@ -28,7 +28,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     A reader sees the old file or the new one, never half of one, also after a kill or a full disk.
 
     Raises:
-        WriteError: the disk is full or the folder cannot be written; the old file still stands.
+        WriteError: OUT-001 the disk is full or the folder cannot be written; the old file stands.
     """
     with _aside(path) as part, part.open("wb") as stream:
         yield stream
@@ -123,6 +123,7 @@ def _aside(path: Path) -> Iterator[Path]:
             raise
         raise WriteError(
             f"{path}: could not be written: {fault.strerror}{_free_space(path, fault)}",
+            code="OUT-001",
             hint="what stood there before still stands",
         ) from fault
     finally:

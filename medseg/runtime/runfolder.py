@@ -10,15 +10,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from medseg.core.errors import ConfigError
+from medseg.core.errors import ConfigError, WriteError
 from medseg.runtime.files import remove_abandoned
 
 
 def fresh_folder(above: Path, name: str) -> Path:
-    """Make a new folder whose name no other run can have, also within the same second."""
+    """Make a new folder whose name no other run can have, also within the same second.
+
+    Raises:
+        WriteError: OUT-001 it cannot be made.
+    """
     stamp = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     folder = above / f"{name}_{stamp}_{secrets.token_hex(3)}"
-    folder.mkdir(parents=True)
+    _make(folder)
     return folder
 
 
@@ -29,9 +33,10 @@ def locked(folder: Path) -> Iterator[None]:
     What killed runs left unfinished there is removed first.
 
     Raises:
-        ConfigError: another run is writing there; it is named by process, host and start.
+        ConfigError: RUN-003 another run is writing there; it is named by process, host and start.
+        WriteError: OUT-001 the folder cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     owner = folder / "run.lock.owner"
     lock = FileLock(folder / "run.lock")
     try:
@@ -40,8 +45,11 @@ def locked(folder: Path) -> Iterator[None]:
         who = owner.read_text() if owner.exists() else "another process"
         raise ConfigError(
             f"output={folder}: {who} is writing there",
+            code="RUN-003",
             hint="wait for it, or choose another output",
         ) from held
+    except OSError as fault:
+        raise _unwritable(folder, fault) from fault
     try:
         remove_abandoned(folder)
         started = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -50,3 +58,18 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise _unwritable(folder, fault) from fault
+
+
+def _unwritable(folder: Path, fault: OSError) -> WriteError:
+    return WriteError(
+        f"output={folder}: cannot be written to: {fault.strerror}",
+        code="OUT-001",
+        hint="choose a folder that you may write to",
+    )

@@ -85,7 +85,7 @@ def fit(
         after_step: called after every step; may validate and save.
 
     Raises:
-        TrainingError: the loss was not finite for several steps in a row; cases are named.
+        TrainingError: TRN-001 the loss was not finite for several steps in a row; cases are named.
     """
     pace: deque[float] = deque(maxlen=_PACE_STEPS)
     source = batches(state.step)
@@ -100,6 +100,7 @@ def fit(
             raise TrainingError(
                 f"step {state.step}: the loss is not finite for {num_bad} steps in a row; "
                 f"last cases: {', '.join(batch.case_ids)}",
+                code="TRN-001",
                 hint="lower optimizer.lr, or look at these cases with medseg check",
             )
         state.average.update(state.network, state.step)

@@ -26,7 +26,7 @@ def require_same_training(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse to resume a run whose data, classes, network or seed have changed.
 
     Raises:
-        ConfigError: naming what changed, from what and to what.
+        ConfigError: RUN-004, naming what changed, from what and to what.
         CheckpointError: the folder holds no run.
     """
     stored = read_json(folder / "training.json", kind=CheckpointError, what="a run to resume")
@@ -35,5 +35,6 @@ def require_same_training(folder: Path, identity: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"training.resume=true: {key} has changed since {folder} was begun: "
                 f"{stored.get(key)!r}, now {value!r}",
+                code="RUN-004",
                 hint="resume with what the run began with, or begin another run",
             )

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from medseg.core.errors import CheckpointError
-from medseg.data.patches import Batch, batches
+from medseg.data.patches import Batch, batches, workers_named
 from medseg.data.splits import split_cases
 from medseg.inference.predictor import Predictor, windows_of
-from medseg.models.tensor_file import load_tensors
+from medseg.models.tensor_file import load_newest
 from medseg.runtime.interrupt import Interruption
 from medseg.training.job import Job
 from medseg.training.loop import fit
@@ -89,7 +89,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     validation = Validation(job.manifest, prepare(split.validation), choices.validation_cases)
     state = _begin(job, device=device)
     if resume:
-        state.load(_saved_state(workplace.folder))
+        state.load(_saved_state(workplace))
     sampler = sampler_for(job, training)
 
     def source(first: int) -> Iterator[Batch]:
@@ -113,14 +113,15 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
         validate=lambda *, whole: validation(_predictor(job, state, device), whole=whole),
         pack=lambda scores: checkpoint_of(job, state, scores=scores),
     )
-    fit(
-        state,
-        source,
-        recipe=recipe_for(job),
-        device=device,
-        interruption=workplace.interruption,
-        after_step=session.after_step,
-    )
+    with workers_named():
+        fit(
+            state,
+            source,
+            recipe=recipe_for(job),
+            device=device,
+            interruption=workplace.interruption,
+            after_step=session.after_step,
+        )
     scores = session.finish() if state.finished else session.interrupt()
     pictures = [draw_curves(session.losses, state.history, workplace.folder)]
     if state.finished:
@@ -152,14 +153,18 @@ def _begin(job: Job, *, device: torch.device) -> TrainingState:
     )
 
 
-def _saved_state(folder: Path) -> Mapping[str, object]:
+def _saved_state(workplace: Workplace) -> Mapping[str, object]:
+    folder = workplace.folder
     path = folder / "state.pt"
     if not path.exists():
         raise CheckpointError(
             f"{folder}: holds no state.pt to resume from",
             hint="give output= the folder of the run to go on with",
         )
-    return load_tensors(path)
+    value, findings = load_newest(path)
+    for one in findings:
+        workplace.progress.shown.write(f"{one.code} {one.message}")
+    return value
 
 
 def _predictor(job: Job, state: TrainingState, device: torch.device) -> Predictor:
