@@ -51,6 +51,7 @@ _WRITTEN = (
     "phantoms", "dataset", "cache", "run", "masks", "scores", "mlartifacts", _STORE, _RESULT,
 )  # fmt: skip
 _LOGGED = ("fold", "model", "loss", "optimizer", "schedule", "augment", "training")
+_NUM_OVERLAYS = 2
 # Workers that open files: phantoms are small, and none is quicker than starting some.
 _NO_WORKERS = 0
 
@@ -75,16 +76,6 @@ class DemoResult:
     num_test: int = 0
     dice: Mapping[str, float] = field(default_factory=dict)
     baseline_dice: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def mean_dice(self) -> float:
-        """Mean over the classes."""
-        return float(np.mean(list(self.dice.values())))
-
-    @property
-    def baseline_mean_dice(self) -> float:
-        """Mean over the classes, for intensity windows."""
-        return float(np.mean(list(self.baseline_dice.values())))
 
 
 def main(config: Any) -> int:
@@ -140,7 +131,7 @@ def run_demo(folder: Path, chosen: Mapping[str, Any]) -> DemoResult:
         )
     classes = evaluation.summary["classes"]
     result = DemoResult(
-        dice={name: classes[name]["scores"]["dice"]["mean"] for name in manifest.labels.names},
+        dice={name: one["scores"]["dice"]["mean"] for name, one in classes.items()},
         baseline_dice=baseline,
         num_test=len(manifest.test_cases),
         num_steps=num_steps,
@@ -153,31 +144,33 @@ def run_demo(folder: Path, chosen: Mapping[str, Any]) -> DemoResult:
 
 def show_comparison(result: DemoResult) -> None:
     """Print network and threshold side by side, a line a class."""
-    rows = [
-        (name, f"{dice:.3f}", f"{result.baseline_dice[name]:.3f}")
-        for name, dice in result.dice.items()
-    ]
-    rows.append(("mean", f"{result.mean_dice:.3f}", f"{result.baseline_mean_dice:.3f}"))
+    rows = [(name, dice, result.baseline_dice[name]) for name, dice in result.dice.items()]
+    rows.append(("mean", _mean(result.dice), _mean(result.baseline_dice)))
     say(f"\nMean Dice on {result.num_test} phantoms that were not trained on:\n")
-    table(rows, columns=("class", "network", "HU threshold"))
-    told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
-    say(f"\n{sum(result.seconds.values()):.0f} s: {told}; {result.num_steps} training steps")
+    told = [(name, f"{dice:.3f}", f"{threshold:.3f}") for name, dice, threshold in rows]
+    table(told, columns=("class", "network", "HU threshold"))
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
+    say(f"\n{sum(result.seconds.values()):.0f} s: {times}; {result.num_steps} training steps")
 
 
 def show_way_on(folder: Path) -> None:
     """Print where masks, scores and the tracking store lie, and what opens them."""
     masks, scans = folder / "masks", folder / "phantoms" / "scans"
-    mask = next(path for path in sorted(masks.glob("*.nii.gz")) if (scans / path.name).exists())
     say(f"\nmasks     {masks} (NIfTI on the grid of each scan; DICOM SEG where a scan was DICOM)")
     say(f"scores    {folder / 'scores' / 'scores.csv'}, a row a case and class")
     say(f"model     {folder / 'run' / 'model.pt'}")
     say(f"tracking  {_program('mlflow')} ui --backend-store-uri sqlite:///{folder / _STORE}")
-    say(f"3D Slicer add {scans / mask.name} as a volume, {masks / 'labels.ctbl'}")
-    say(f"          as a colour table, {mask} as a segmentation")
-    say(f"ITK-SNAP  itksnap -g {scans / mask.name} -s {mask} -l {masks / 'labels.label'}")
+    for mask in [mask for mask in sorted(masks.glob("*.nii.gz")) if (scans / mask.name).exists()][
+        :1
+    ]:
+        say(f"3D Slicer {scans / mask.name} as volume, {mask} as segmentation")
+        say(f"ITK-SNAP  itksnap -g {scans / mask.name} -s {mask} -l {masks / 'labels.label'}")
     for seg in sorted(masks.glob("*.seg.dcm"))[:1]:
-        scan = scans / seg.name.removesuffix(".seg.dcm")
-        say(f"DICOM     {_program('medseg')} verify {seg} {scan}")
+        say(f"DICOM     {_program('medseg')} verify {seg} {scans / seg.name.split('.')[0]}")
+
+
+def _mean(dice: Mapping[str, float]) -> float:
+    return float(np.mean(list(dice.values())))
 
 
 def _clear(folder: Path) -> None:
@@ -244,7 +237,13 @@ def _train(
     tracker = _tracker(chosen, folder / "run", "train")
     tracker.log_params({name: chosen[name] for name in _LOGGED})
     trained, exit_code = run_training(
-        job, folder=folder / "run", device=device, cache=folder / "cache", tracker=tracker
+        job,
+        folder=folder / "run",
+        device=device,
+        cache=folder / "cache",
+        tracker=tracker,
+        log_model=chosen["mlflow"]["log_model"],
+        num_overlays=_NUM_OVERLAYS if chosen["mlflow"]["overlays"] else 0,
     )
     show_result(trained, folder / "run")
     return trained.num_steps, exit_code
@@ -258,8 +257,7 @@ def _predict(manifest: Manifest, device: torch.device, folder: Path) -> None:
         outputs=Outputs(folder=folder / "masks", formats=("nifti", "dicom_seg")),
         checkpoints=[model],
     )
-    for outcome in outcomes:
-        say(f"{outcome.case_id}: {outcome.status} {outcome.message}".rstrip())
+    say(", ".join(f"{outcome.case_id} {outcome.status}" for outcome in outcomes))
 
 
 def _evaluate(manifest: Manifest, chosen: Mapping[str, Any], folder: Path) -> Evaluation:
