@@ -120,15 +120,16 @@ def test_tiny_spacings_keep_their_digits():
     assert plan_for(found, dims=2).spacing_mm == (1.3e-4, 1.3e-4, None)
 
 
-def test_sides_that_are_no_partners_are_not_mirrored():
-    sides = label_set({"left kidney": 1, "kidney_right": 2})
-    assert plan_for(fingerprint(), labels=sides).training.mirror_axes == ()
+def test_classes_with_a_side_are_not_mirrored():
+    by_name = label_set({"left kidney": 1, "kidney_right": 2})
+    assert plan_for(fingerprint(), labels=by_name).training.mirror_axes == ()
     entries = [
-        {"name": "left kidney", "values": 1, "partner": "right kidney"},
-        {"name": "right kidney", "values": 2, "partner": "left kidney"},
+        {"name": "nier links", "values": 1, "partner": "nier rechts"},
+        {"name": "nier rechts", "values": 2, "partner": "nier links"},
     ]
-    partners = LabelSet.from_json({"labels": entries})
-    assert plan_for(fingerprint(), labels=partners).training.mirror_axes == (0,)
+    by_partner = LabelSet.from_json({"labels": entries})
+    assert plan_for(fingerprint(), labels=by_partner).training.mirror_axes == ()
+    assert plan_for(fingerprint(), labels=label_set({"bright": 1})).training.mirror_axes == (0,)
 
 
 def test_rare_classes_are_aimed_at_more_often():

@@ -161,14 +161,12 @@ def intensity_plan(
 def mirror_axes(fingerprint: Fingerprint, labels: LabelSet) -> tuple[int, ...]:
     """Axes along which patches may be flipped: bodies are alike left to right, pictures any way.
 
-    Where classes are named left and right without being declared partners, a flip would teach the
-    network to confuse them, so there is none.
+    Where classes have a side there is no flip. A mirrored body has its liver on the left, so flips
+    would take away what tells left from right; and sides that are not declared partners would even
+    be confused. `overrides.mirror_axes=[0]` flips all the same, and then partners change places.
     """
-    sided = [
-        n for n in labels.names if {"left", "right"} & set(n.lower().replace("_", " ").split())
-    ]
-    partners = {label.name for label in labels.labels if label.partner}
-    if set(sided) - partners:
+    words = {word for name in labels.names for word in name.lower().replace("_", " ").split()}
+    if {"left", "right"} & words or any(label.partner for label in labels.labels):
         return ()
     modalities = {modality for _, modality in fingerprint.channels}
     flat = bool((fingerprint.shapes[:, 2] == 1).all())
