@@ -110,6 +110,8 @@ def test_resuming_goes_the_same_way_and_refuses_another_one(dataset, tmp_path, c
     again = ("training.max_steps=12", "training.resume=true", f"output={parts}")
     assert train(dataset, *again, "training.seed=1") == 2
     assert "seed has changed" in capsys.readouterr().err
+    assert train(dataset, *again, "optimizer.lr=1e-5") == 2
+    assert "optimizer has changed" in capsys.readouterr().err
     assert train(dataset, *again) == 0
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(parts)[name])

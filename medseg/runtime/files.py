@@ -73,16 +73,21 @@ def read_json(path: Path, *, kind: type[MedsegError], what: str) -> dict[str, An
         what: what the file should be, for the error, such as "a plan".
 
     Raises:
-        MedsegError: of that kind: missing file, not UTF-8, not JSON, or not an object.
+        MedsegError: of that kind: FIL-001 missing, FIL-012 unreadable, FIL-015 not UTF-8, not
+            JSON, or not an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as fault:
-        raise kind(f"{path}: cannot be read as {what}: {fault.strerror}") from fault
+        code = "FIL-001" if isinstance(fault, FileNotFoundError) else "FIL-012"
+        raise kind(f"{path}: cannot be read as {what}: {fault.strerror}", code=code) from fault
     except (ValueError, RecursionError) as fault:
-        raise kind(f"{path}: is not {what}: {fault}") from fault
+        raise kind(f"{path}: is not {what}: {fault}", code="FIL-015") from fault
     if not isinstance(value, dict):
-        raise kind(f"{path}: is not {what}: expected a JSON object, found {type(value).__name__}")
+        raise kind(
+            f"{path}: is not {what}: expected a JSON object, found {type(value).__name__}",
+            code="FIL-015",
+        )
     return value
 
 

@@ -117,5 +117,6 @@ def _file_in(path: Path, text: str) -> Path:
     found = f"a folder without {MODEL_FILE}" if path.is_dir() else "no such file"
     raise CheckpointError(
         f"checkpoint={text}: {found}",
+        code="CKP-001",
         hint=f"name the {MODEL_FILE} of a training, runs:/RUN_ID/NAME or models:/NAME@ALIAS",
     )

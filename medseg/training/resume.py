@@ -4,14 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from medseg.core.errors import CheckpointError, ConfigError
 from medseg.runtime.files import digest_json, read_json
 from medseg.training.job import Job
 
 
 def training_identity(job: Job) -> dict[str, Any]:
-    """Return the plain values that a resumed run must agree with."""
+    """Return the plain values that a resumed run must agree with.
+
+    What is left out, such as precision, workers and cadence, may differ: it belongs to a machine.
+    """
     choices = job.choices
+    # An optimizer of nothing tells its kind and its settings.
+    optimizer = choices.make_optimizer([nn.Parameter(torch.zeros(1))])
     return {
         "manifest": job.manifest.digest,
         "plan": digest_json(job.plan.to_json()),
@@ -19,11 +27,23 @@ def training_identity(job: Job) -> dict[str, Any]:
         "model": {"name": choices.model[0], **choices.model[1]},
         "loss": {"name": choices.loss[0], **choices.loss[1]},
         "seed": choices.seed,
+        "budget": {
+            "max_steps": choices.budget.num_steps,
+            "max_time_s": choices.budget.max_time_s,
+        },
+        "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
+        "schedule": repr(choices.schedule),
+        "augment": {
+            "spatial": repr(choices.spatial),
+            "intensity": repr(choices.intensity),
+            "channel_dropout": choices.channel_dropout,
+            "context": choices.context,
+        },
     }
 
 
 def require_same_training(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse to resume a run whose data, classes, network or seed have changed.
+    """Refuse to resume a run whose data, classes, network or settings have changed.
 
     Raises:
         ConfigError: RUN-004, naming what changed, from what and to what.
