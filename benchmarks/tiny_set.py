@@ -33,7 +33,7 @@ def ball(rng: np.random.Generator) -> tuple[NDArray[np.int16], NDArray[np.uint8]
 def write_image(voxels: NDArray[np.generic], path: Path) -> Path:
     """Write an array with the set's placement, sform and qform alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = nibabel.Nifti1Image(voxels, AFFINE)
+    image = nibabel.Nifti1Image(voxels, AFFINE, dtype=voxels.dtype)
     image.set_qform(AFFINE, 1)
     image.set_sform(AFFINE, 1)
     image.header.set_xyzt_units("mm")
