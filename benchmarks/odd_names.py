@@ -113,6 +113,7 @@ def _trial(
         wants=wants,
         oracle=all_well,
         prepare=prepare,
+        sets_up=line[0] in ("ingest", "plan", "train", "predict"),
     )
 
 

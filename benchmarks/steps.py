@@ -110,6 +110,7 @@ def forget_peak(device: str) -> None:
     """Let the GPU's peak memory be counted from now on."""
     if device == "cuda":
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 

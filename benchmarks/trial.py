@@ -22,7 +22,7 @@ from medseg.core.errors import EXIT_REFUSED, EXIT_SOME_FAILED
 
 LIMIT_S = 30.0
 _MOST_MIB = 2048.0
-_CODE = re.compile(r"\b[A-Z]{3}-\d{3}\b")
+_CODE = re.compile(r"\b(?!SHA-)[A-Z]{3}-\d{3}\b")
 _REFUSAL = re.compile(r"medseg \w+: ")
 # Told every few seconds where there is no terminal, and no answer to anything.
 _PROGRESS = re.compile(r"[\w ]+: \d+/\d+$")
@@ -48,6 +48,8 @@ class Trial:
         limit_s: seconds in which the answer must have come.
         output: folder in which findings are looked for: `check.json`, `predictions.csv`.
         prepare: called in the command's process before it.
+        sets_up: later trials stand on what it does, so it is run again when a stopped benchmark
+            goes on.
         act: runs the command in another way, such as one that is sent signals; `output` is then
             left as it is.
     """
@@ -62,6 +64,7 @@ class Trial:
     limit_s: float = LIMIT_S
     output: Path | None = None
     prepare: Prepare | None = None
+    sets_up: bool = False
     act: Callable[[], Ended] | None = None
 
 
