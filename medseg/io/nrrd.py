@@ -43,11 +43,6 @@ _FAST = 1
 _LONGEST_WORD = 32
 
 
-def read_nrrd(path: Path, *, channels_axis: bool = False) -> Volume:
-    """Read an NRRD scan or mask; see `read_nrrd_keys` for what it refuses."""
-    return read_nrrd_keys(path, channels_axis=channels_axis)[0]
-
-
 def read_nrrd_keys(path: Path, *, channels_axis: bool = False) -> tuple[Volume, dict[str, str]]:
     """Read an NRRD file and its `key:=value` pairs.
 

@@ -6,7 +6,7 @@ b-value, ...). What a group lacks to be a volume is recorded, not repaired.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -117,27 +117,6 @@ def group_series(scan: Scan) -> tuple[Series, ...]:
     found.sort(key=lambda series: order.index(series.verdict))
     num_digits = _digits_to_tell({series.uid for series in found})
     return tuple(replace(series, num_digits=num_digits) for series in found)
-
-
-def series_rows(
-    series: Iterable[Series], *, descriptions: bool = False
-) -> list[tuple[object, ...]]:
-    """Return a row a series for a table: selector, modality, slices, spacing, verdict, reason.
-
-    Args:
-        series: from `find_series`.
-        descriptions: add SeriesDescription as the last column; it is free text that may name the
-            patient, so it is left out unless asked for.
-    """
-    rows: list[tuple[object, ...]] = []
-    for entry in series:
-        spacing = " x ".join(f"{mm:.3g}" for mm in entry.spacing_mm or ())
-        row = (
-            entry.selector, entry.modality, entry.num_slices or len(entry.files), spacing,
-            entry.verdict, entry.reason,
-        )  # fmt: skip
-        rows.append((*row, entry.description) if descriptions else row)
-    return rows
 
 
 def _digits_to_tell(uids: set[str]) -> int:
