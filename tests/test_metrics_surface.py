@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medseg.core.geometry import Geometry
 from medseg.metrics import surface
 from medseg.metrics.elements import AROUND, element_areas
-from medseg.metrics.surface import SurfaceDistances, measure_surfaces
+from medseg.metrics.surface import SurfaceDistances, default_tolerance_mm, measure_surfaces
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.98, 0.98, 2.5), (0.7, 1.3, 3.1)]
 
@@ -236,3 +236,18 @@ def test_scores_of_real_raters_agree_with_the_surface_distance_package(
         masks = [SimpleITK.GetArrayFromImage(image) > 0 for image in images]
         mine = measure_surfaces(*masks, geometry=on_grid(masks[0].shape, spacing_mm))
         require_agreement(mine, by_package(*masks, spacing_mm))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "tolerance_mm"),
+    [
+        ((40, 40, 20), (0.8, 0.8, 5.0), 1.0),
+        ((40, 40, 20), (1.0, 1.0, 1.0), 1.0),
+        ((90, 90, 90), (0.05, 0.05, 0.1), 0.2),
+        ((90, 90, 1), (1e-4, 1e-4, 1.0), 2e-4),
+    ],
+)
+def test_on_fine_grids_the_tolerance_is_two_voxels(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], tolerance_mm: float
+) -> None:
+    assert default_tolerance_mm(on_grid(shape, spacing_mm)) == pytest.approx(tolerance_mm)

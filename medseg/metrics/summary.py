@@ -18,7 +18,7 @@ from medseg.core.errors import GeometryError
 from medseg.core.geometry import Geometry, Unit
 from medseg.core.labels import LabelMap, LabelSet
 from medseg.metrics.overlap import Mask, measure_overlap
-from medseg.metrics.surface import measure_surfaces
+from medseg.metrics.surface import default_tolerance_mm, measure_surfaces
 
 Box = tuple[slice, ...]
 
@@ -83,7 +83,7 @@ def score_case(
     *,
     geometry: Geometry,
     labels: LabelSet,
-    surface_tolerance_mm: float = 1.0,
+    surface_tolerance_mm: float | None = None,
     class_tolerance_mm: Mapping[str, float] = _NO_TOLERANCES,
     annotated: Collection[str] | None = None,
 ) -> list[Score]:
@@ -94,7 +94,8 @@ def score_case(
         reference: (I, J, K), indices 0..N, and N + 1 for voxels to ignore.
         geometry: the grid both lie on.
         labels: the classes.
-        surface_tolerance_mm: for surface Dice (pixels on a grid without physical size).
+        surface_tolerance_mm: for surface Dice (pixels on a grid without physical size); None:
+            `default_tolerance_mm`.
         class_tolerance_mm: tolerances of classes or regions that have their own.
         annotated: classes that were annotated in this case; None: all.
 
@@ -106,6 +107,9 @@ def score_case(
             raise GeometryError(
                 f"{name}: {label_map.shape} voxels on a grid of {geometry.shape}", code="GEO-001"
             )
+    tolerance_mm = surface_tolerance_mm
+    if tolerance_mm is None:
+        tolerance_mm = default_tolerance_mm(geometry)
     boxes = [
         ndimage.find_objects(label_map, max_label=len(labels))
         for label_map in (prediction, reference)
@@ -121,7 +125,7 @@ def score_case(
                 np.isin(reference[box], members) & known,
                 class_name=name,
                 geometry=geometry,
-                surface_tolerance_mm=class_tolerance_mm.get(name, surface_tolerance_mm),
+                surface_tolerance_mm=class_tolerance_mm.get(name, tolerance_mm),
             )
         )
     return scores

@@ -30,6 +30,19 @@ _ROUND_OFF = 1e-6
 # Up to this many corners a distance transform is fast whatever the shapes are (0.7 s, 100 MB);
 # above it, where masks often lie far apart, a search tree needs neither the time nor the memory.
 _TRANSFORM_MAX_VOX = 8_000_000
+# What surface Dice usually allows in clinical images; finer grids get less.
+_USUAL_TOLERANCE_MM = 1.0
+
+
+def default_tolerance_mm(geometry: Geometry) -> float:
+    """Return 1 mm, or on grids finer than half of that twice their coarsest spacing.
+
+    Across a micrograph 1 mm would forgive everything. Pixels, on a grid without physical size.
+    """
+    sides = zip(geometry.spacing_mm, geometry.shape, strict=True)
+    # The only slice of a 2D image has a thickness that says nothing about its contour.
+    spacing_mm = [spacing_mm for spacing_mm, size in sides if size > 1]
+    return min(_USUAL_TOLERANCE_MM, 2 * max(spacing_mm, default=_USUAL_TOLERANCE_MM))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -32,20 +32,23 @@ class Scoring:
     """How cases are scored and summarised.
 
     Attributes:
-        surface_tolerance_mm: of surface Dice; pixels on grids without physical size.
+        surface_tolerance_mm: of surface Dice, pixels on grids without physical size; None: what
+            suits each grid (`metrics.surface.default_tolerance_mm`).
         class_tolerance_mm: tolerances of the classes and regions that have their own.
         level: of the bootstrap intervals.
         seed: of their draws.
     """
 
-    surface_tolerance_mm: float = 1.0
+    surface_tolerance_mm: float | None = None
     class_tolerance_mm: Mapping[str, float] = field(default_factory=dict)
     level: float = 0.95
     seed: int = 0
 
     def __post_init__(self) -> None:
-        tolerances = {"surface_tolerance_mm": self.surface_tolerance_mm}
-        for name, tolerance in {**tolerances, **self.class_tolerance_mm}.items():
+        tolerances = dict(self.class_tolerance_mm)
+        if self.surface_tolerance_mm is not None:
+            tolerances["surface_tolerance_mm"] = self.surface_tolerance_mm
+        for name, tolerance in tolerances.items():
             if not (_is_number(tolerance) and tolerance >= 0):
                 raise ConfigError(f"{name}={tolerance}: expected a tolerance of 0 or more")
         if not (_is_number(self.level) and 0 < self.level < 1):
@@ -155,7 +158,7 @@ def evaluate(
 
 
 def score_pair(
-    pair: Pair, *, surface_tolerance_mm: float, class_tolerance_mm: Mapping[str, float]
+    pair: Pair, *, surface_tolerance_mm: float | None, class_tolerance_mm: Mapping[str, float]
 ) -> list[Row]:
     """Read a pair and return its rows.
 
