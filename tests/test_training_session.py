@@ -1,8 +1,11 @@
 """Between steps: what is saved can be resumed, and an end that comes twice counts once."""
 
+import pytest
 import torch
 
+from medseg.core.errors import WriteError
 from medseg.runtime.console import LiveProgress
+from medseg.training.loop import StepReport
 from medseg.training.progress import ProgressLine
 from medseg.training.session import Cadence, Session
 from medseg.training.state import TrainingState, WeightAverage
@@ -42,3 +45,24 @@ def test_a_training_killed_after_its_last_save_and_resumed_has_one_last_validati
     for _ in range(2):
         session_at(tmp_path, 10, history).finish()
     assert [row["step"] for row in history] == [5, 10]
+
+
+def test_a_full_disk_is_told_and_training_goes_on_until_its_last_save(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("medseg.training.session.save_checkpoint", lambda *_: None)
+    session = session_at(tmp_path, 10, [])
+    session.cadence = Cadence(checkpoint_every_s=-1.0)
+    session.after_step(StepReport(10, 0.5, 0.1, 0.1))
+    kept = (tmp_path / "state.pt").read_bytes()
+
+    def full(*_):
+        raise WriteError(f"{tmp_path}/state.pt: no space left", code="OUT-001")
+
+    monkeypatch.setattr("medseg.training.session.save_tensors", full)
+    session.after_step(StepReport(11, 0.5, 0.1, 0.1))
+    told = capsys.readouterr()
+    assert "not saved, training goes on: OUT-001" in told.out + told.err
+    assert (tmp_path / "state.pt").read_bytes() == kept
+    with pytest.raises(WriteError, match="no space left"):
+        session.finish()

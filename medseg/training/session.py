@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from medseg.core.errors import WriteError
 from medseg.models.checkpoint import Checkpoint, save_checkpoint
 from medseg.models.tensor_file import save_tensors
 from medseg.training.loop import StepReport
@@ -76,9 +77,9 @@ class Session:
             self._log_curves()
         if self._validation_due():
             self._validate(whole=False)
-            self.save()
+            self._save_or_go_on()
         elif time.monotonic() - self._saved > self.cadence.checkpoint_every_s:
-            self.save()
+            self._save_or_go_on()
 
     def finish(self) -> Scores:
         """Validate on all cases, write the final files, return the scores."""
@@ -100,6 +101,16 @@ class Session:
         save_checkpoint(self.pack(self.scores), self.folder / "model.pt")
         _log.info("step %d: saved", self.state.step)
         self._saved = time.monotonic()
+
+    def _save_or_go_on(self) -> None:
+        """Save; a full disk is told and tried again at the next turn, the last files stand."""
+        try:
+            self.save()
+        except WriteError as full:
+            self._saved = time.monotonic()
+            self.progress.shown.write(
+                f"step {self.state.step}: not saved, training goes on: {full}"
+            )
 
     def _log_curves(self) -> None:
         reports, self._reports = self._reports, []
