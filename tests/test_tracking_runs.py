@@ -13,6 +13,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from tracking_stub import put_store
 
 from medseg.core.errors import ReadError
+from medseg.tracking.fields import TEST_SPLIT_TAG
 from medseg.tracking.outbox import Outbox
 from medseg.tracking.record import read_record, unsent_folders
 from medseg.tracking.sender import replay
@@ -93,6 +94,17 @@ def test_no_user_and_no_path_of_the_machine_reaches_the_store(tmp_path, store, m
     assert "Mueller" not in shown
     assert str(tmp_path) not in shown
     assert not {"mlflow.user", "mlflow.source.name"} & {*run.data.tags, *model.tags}
+
+
+def test_looks_at_a_test_split_are_counted_for_each_manifest(tmp_path, store):
+    for number, split in enumerate(["one", "one", "other", "one", None]):
+        tracker = tracked(tmp_path / str(number))
+        if split:
+            tracker.set_tags({TEST_SPLIT_TAG: split})
+        tracker.close("FINISHED")
+        assert replay(tmp_path / str(number)).num_left == 0
+    tags = [run_of(store, tmp_path / str(number)).data.tags for number in range(5)]
+    assert [tag.get("test_split_looks") for tag in tags] == ["1", "2", "1", "3", None]
 
 
 def resolve_logged(model, name):

@@ -39,6 +39,7 @@ from medseg.tasks.evaluate import Evaluation, evaluate, show_evaluation
 from medseg.tasks.plan import show_plan
 from medseg.tasks.predict import predict_into
 from medseg.tasks.train import run_training, show_result
+from medseg.tracking.fields import TEST_SPLIT_TAG
 from medseg.tracking.store import sqlite_uri
 from medseg.tracking.tracker import Tracker, open_tracker
 from medseg.training.job import Job
@@ -262,7 +263,7 @@ def _predict(manifest: Manifest, device: torch.device, folder: Path) -> None:
 
 def _evaluate(manifest: Manifest, chosen: Mapping[str, Any], folder: Path) -> Evaluation:
     tracker = _tracker(chosen, folder / "scores", "evaluate")
-    tracker.set_tags({"command": "evaluate", "split": "test", "manifest": manifest.digest})
+    tracker.set_tags({"command": "evaluate", "split": "test", TEST_SPLIT_TAG: manifest.digest})
     evaluation = evaluate(
         pair_with_manifest(manifest, folder / "masks", split="test"),
         folder / "scores",

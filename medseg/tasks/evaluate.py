@@ -20,6 +20,7 @@ from medseg.runtime.provenance import write_provenance
 from medseg.runtime.runfolder import fresh_folder
 from medseg.statistics.cohort import Summariser, Summary
 from medseg.statistics.summary_table import summary_notes, summary_rows
+from medseg.tracking.fields import TEST_SPLIT_TAG
 from medseg.tracking.tracker import Tracker, open_tracker
 
 SCORES = "scores.csv"
@@ -85,8 +86,9 @@ def main(config: Any) -> int:
     digests = {"manifest": manifest.digest} if manifest else {}
     what = "folders" if chosen["reference"] else str(split)
     with _tracked(chosen, manifest, output, run_name=f"evaluate {what}") as tracker:
-        # How often a test split was looked at is the number of runs with this tag.
         tracker.set_tags({"command": "evaluate", "split": what})
+        if manifest and split == "test":
+            tracker.set_tags({TEST_SPLIT_TAG: manifest.digest})
         tracker.log_params(
             {"surface_tolerance_mm": scoring.surface_tolerance_mm, "digest": digests}
         )

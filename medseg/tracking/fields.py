@@ -13,6 +13,8 @@ from medseg.runtime.command_line import LITERAL_KEYS
 MAX_KEY = 250
 MAX_PARAM = 6000
 MAX_TAG = 8000
+# Tag of a run that looked at a test split: the digest of its manifest.
+TEST_SPLIT_TAG = "test_split_of"
 # A colon is left out although MLflow takes it on Linux: a server on Windows does not.
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- ]")
 # An absolute path, or an address that holds a password.

@@ -27,7 +27,7 @@ from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schem
 from medseg import __version__
 from medseg.core.errors import ReadError
 from medseg.tracking.checkpoints import DATA_FOLDER
-from medseg.tracking.fields import MAX_TAG, cut, valid_name
+from medseg.tracking.fields import MAX_TAG, TEST_SPLIT_TAG, cut, valid_name
 from medseg.tracking.kept import kept_folder
 from medseg.tracking.record import RunRecord, read_record, write_record
 from medseg.tracking.spool import Event
@@ -36,6 +36,8 @@ from medseg.tracking.store import experiment_id
 BATCHED = frozenset({"params", "metrics", "tags"})
 KEY_TAG = "medseg.key"
 PARENT_TAG = "mlflow.parentRunId"
+# How many runs had looked at the test split of a manifest by the end of this one.
+_LOOKS_TAG = "test_split_looks"
 # MLflow's limits for one request.
 _METRICS_A_BATCH = 1000
 _TEXTS_A_BATCH = 100
@@ -126,8 +128,21 @@ class MlflowRun:
 
     def _end(self, event: Event) -> None:
         self._client.set_terminated(self.run_id, event.body["status"], event.time_ms)
+        self._count_looks()
         if self._parent_id:
             self._settle_parent(event.time_ms)
+
+    def _count_looks(self) -> None:
+        """A test split that is looked at again and again is a validation split: count it."""
+        run = self._client.get_run(self.run_id)
+        if split := run.data.tags.get(TEST_SPLIT_TAG):
+            looks = self._client.search_runs(
+                [self._experiment_id],
+                filter_string=f"tags.{TEST_SPLIT_TAG} = '{split}' "
+                f"and attributes.start_time <= {run.info.start_time}",
+                max_results=10_000,
+            )
+            self._client.set_tag(self.run_id, _LOOKS_TAG, len(looks))
 
     def _settle_parent(self, time_ms: int) -> None:
         """A sweep has ended when no child runs any more; it failed if one of them did."""
