@@ -171,6 +171,10 @@ def test_an_unknown_loss_or_setting_is_refused_with_the_nearest():
     [
         ("ce", {"class_weights": [1, 2]}),
         ("ce", {"class_weights": [1, 2, -1, 1]}),
+        ("ce", {"class_weights": "inverse_root"}),
+        ("dice_ce", {"class_weights": "inverse_sqrt"}),  # nobody told the shares
+        ("hausdorff_dt", {"alpha": 0.0}),
+        ("cldice", {"iterations": -1}),
         ("topk", {"share": 0.0}),
         ("dice_focal", {"gamma": 0.5}),
         ("tversky", {"alpha": 0, "beta": 0}),

@@ -37,6 +37,37 @@ class Comparison:
         total = torch.where(self.counted_BIJK, values_BIJK, 0).sum()
         return total / self.counted_BIJK.sum().clamp(min=1)
 
+    @property
+    def labelled(self) -> Tensor:
+        """Whether a voxel is labelled with each foreground class, (B, L, I, J, K) bool."""
+        num_labels = self.logp_BLIJK.shape[1]
+        return torch.stack([self.label_BIJK == n for n in range(1, num_labels)], dim=1)
+
+    @property
+    def errors(self) -> Tensor:
+        """Probability of each foreground class, less 1 where a voxel is labelled so."""
+        return self.logp_BLIJK[:, 1:].exp() - self.labelled.float()
+
+    def mean_of_classes(self, values_BLIJK: Tensor) -> Tensor:
+        """Return the mean over the voxels of each scan that count, then over scans and classes.
+
+        Args:
+            values_BLIJK: foreground classes alone; those not annotated are left out.
+        """
+        values_BLN = values_BLIJK.flatten(2)
+        if self.counted_BIJK is None:
+            return self.mean_of_annotated(values_BLN.mean(2))
+        counted_B1N = self.counted_BIJK.flatten(1)[:, None]
+        total_BL = torch.where(counted_B1N, values_BLN, 0).sum(2)
+        return self.mean_of_annotated(total_BL / counted_B1N.sum(2).clamp(min=1))
+
+    def mean_of_annotated(self, values_BL: Tensor) -> Tensor:
+        """Return the mean over the foreground classes annotated in each scan, 0 without any."""
+        if self.annotated_BL is None:
+            return values_BL.mean()
+        kept_BL = self.annotated_BL[:, 1:].bool()
+        return torch.where(kept_BL, values_BL, 0).sum() / kept_BL.sum().clamp(min=1)
+
 
 def compare(
     logits_BLIJK: Tensor,

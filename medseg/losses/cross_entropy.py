@@ -10,6 +10,11 @@ from torch import Tensor
 
 from medseg.losses.comparison import Comparison
 
+ClassWeights = Sequence[float] | str | None
+
+# Power of one over a class's share of all voxels, for each rule.
+_POWERS = {"inverse": 1.0, "inverse_sqrt": 0.5}
+
 
 def cross_entropy(seen: Comparison, class_weights: Tensor | None) -> Tensor:
     """Return the mean of -log p(label) over the voxels that count.
@@ -56,14 +61,26 @@ def _weighted_mean(seen: Comparison, values_BIJK: Tensor, class_weights: Tensor 
     return seen.mean(values_BIJK * weight_BIJK) / seen.mean(weight_BIJK).clamp(min=1e-8)
 
 
-def weights_of(class_weights: Sequence[float] | None, num_outputs: int) -> Tensor | None:
+def weights_of(
+    class_weights: ClassWeights, num_outputs: int, class_share: Sequence[float] | None
+) -> Tensor | None:
     """Return class weights as a tensor.
 
+    Args:
+        class_weights: one number a label, background first; or a rule: `inverse_sqrt` is
+            1 / sqrt(share), `inverse` is 1 / share, both scaled to a mean of 1. A class that no
+            case holds gets the largest weight of the others. None: all 1.
+        num_outputs: how many labels there are.
+        class_share: share of all voxels that belong to each label; the rules need it.
+
     Raises:
-        ValueError: another number of weights than outputs, or a weight below 0.
+        ValueError: another number of weights than outputs, a weight below 0, an unknown rule, or
+            a rule without shares.
     """
     if class_weights is None:
         return None
+    if isinstance(class_weights, str):
+        return _weights_by_rule(class_weights, class_share)
     weights = torch.tensor([float(weight) for weight in class_weights])
     if len(weights) != num_outputs or (weights < 0).any():
         raise ValueError(
@@ -71,3 +88,16 @@ def weights_of(class_weights: Sequence[float] | None, num_outputs: int) -> Tenso
             "background first"
         )
     return weights
+
+
+def _weights_by_rule(rule: str, class_share: Sequence[float] | None) -> Tensor:
+    if rule not in _POWERS:
+        raise ValueError(f"class_weights {rule!r}; expected numbers, or one of {list(_POWERS)}")
+    if class_share is None:
+        raise ValueError(
+            f"class_weights {rule!r} needs fingerprint.json beside the plan; make it with "
+            "medseg plan, or give numbers"
+        )
+    share = torch.tensor(class_share)
+    weights = share.clamp(min=share[share > 0].min()).pow(-_POWERS[rule])
+    return weights / weights.mean()

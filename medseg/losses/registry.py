@@ -3,7 +3,7 @@
 Axes: B batch, L label (0 is background), IJK voxels (2D: IJ).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -14,11 +14,14 @@ from medseg.losses.comparison import Comparison, compare
 from medseg.runtime.registry import Registry
 
 _HOMES = {
+    "boundary": "medseg.losses.boundary",
     "ce": "medseg.losses.ce",
+    "cldice": "medseg.losses.cldice",
     "dice": "medseg.losses.dice",
     "dice_ce": "medseg.losses.dice_ce",
     "dice_focal": "medseg.losses.dice_focal",
     "generalised_dice": "medseg.losses.generalised_dice",
+    "hausdorff_dt": "medseg.losses.hausdorff_dt",
     "topk": "medseg.losses.topk",
     "tversky": "medseg.losses.tversky",
 }
@@ -27,8 +30,8 @@ NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 # What a loss's own function returns: it sees labels without ignored or unannotated classes.
 Term = Callable[[Comparison], Tensor]
 
-_registry = Registry("loss", homes=_HOMES, given=("num_outputs",))
-# A loss is a function of (*, num_outputs, and its own settings) that returns a Term.
+_registry = Registry("loss", homes=_HOMES, given=("num_outputs", "class_share", "spacing_mm"))
+# A loss is a function of (*, what it asks for of these, and its own settings); it returns a Term.
 register_loss = _registry.register
 loss_names: Callable[[], tuple[str, ...]] = _registry.names
 loss_settings: Callable[[str], dict[str, Any]] = _registry.settings_of
@@ -67,6 +70,8 @@ def build_loss(
     *,
     num_outputs: int,
     ignore_index: int | None,
+    class_share: Sequence[float] | None = None,
+    spacing_mm: Sequence[float] | None = None,
     settings: Mapping[str, Any] = NO_SETTINGS,
 ) -> Loss:
     """Build a loss.
@@ -75,10 +80,14 @@ def build_loss(
         name: see `loss_names`.
         num_outputs: channels of the logits, background included.
         ignore_index: label of voxels that nobody labelled; None where there is no such label.
+        class_share: share of all voxels of each label, background first; rules for class weights
+            need it.
+        spacing_mm: lengths of a voxel's edges, for losses that look at distances; None: 1 each.
         settings: of the loss, see `loss_settings`.
 
     Raises:
         ConfigError: an unknown loss or setting (with the nearest), or a value it refuses.
     """
-    term = _registry.build(name, given={"num_outputs": num_outputs}, settings=settings)
+    given = {"num_outputs": num_outputs, "class_share": class_share, "spacing_mm": spacing_mm}
+    term = _registry.build(name, given=given, settings=settings)
     return Loss(term=term, ignore_index=ignore_index)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from medseg.losses.comparison import Comparison
-from medseg.losses.cross_entropy import hardest_cross_entropy, weights_of
+from medseg.losses.cross_entropy import ClassWeights, hardest_cross_entropy, weights_of
 from medseg.losses.overlap import dice_loss
 from medseg.losses.registry import Term, register_loss
 
@@ -14,14 +14,15 @@ from medseg.losses.registry import Term, register_loss
 def topk(
     *,
     num_outputs: int,
+    class_share: Sequence[float] | None = None,
     share: float = 0.1,
     dice_weight: float = 0.0,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
     batch_dice: bool = False,
     smooth: float = 1e-5,
 ) -> Term:
     """Build the mean cross entropy of the `share` of voxels where it is largest."""
-    weights = weights_of(class_weights, num_outputs)
+    weights = weights_of(class_weights, num_outputs, class_share)
     if not 0 < share <= 1:
         raise ValueError(f"share {share}; expected above 0 and at most 1")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from medseg.core.plan import Triple
+from medseg.core.plan import Plan, Triple
 from medseg.data.cache import CachedCase
 from medseg.data.patches import PatchSampler
 from medseg.losses.deep_supervision import DeepSupervision
@@ -39,13 +39,14 @@ def recipe_for(job: Job) -> Recipe:
         name,
         num_outputs=labels.num_outputs,
         ignore_index=labels.ignore_index,
+        class_share=job.fingerprint.class_share if job.fingerprint else None,
+        spacing_mm=_spacing(plan),
         settings=settings,
     )
     sided = any(label.partner for label in labels.labels)
-    known_mm = [s for s in plan.spacing_mm if s is not None]
     chosen = choices.spatial
     spatial = SpatialAugment(
-        spacing=_triple([s or (max(known_mm) if known_mm else 1.0) for s in plan.spacing_mm]),
+        spacing=_spacing(plan),
         probability=chosen.probability,
         rotate_deg=chosen.rotate_deg,
         scale=chosen.scale,
@@ -112,6 +113,8 @@ def _context(patch_vox: Triple, factor: float) -> Triple:
     return i, j, k
 
 
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    i, j, k = values
+def _spacing(plan: Plan) -> tuple[float, float, float]:
+    """Lengths of a voxel's edges; an axis that keeps each scan's own counts as the longest."""
+    known_mm = [s for s in plan.spacing_mm if s is not None]
+    i, j, k = (s or (max(known_mm) if known_mm else 1.0) for s in plan.spacing_mm)
     return i, j, k
