@@ -1,0 +1,172 @@
+"""How objects of one class are told apart: what a training aims at, and a prediction groups by.
+
+A way adds channels to the logits of any network, after those of the classes. Lengths are in edges
+of the finest voxel axis, so that a way means the same on any spacing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from medseg.core.errors import PlanError
+from medseg.core.geometry import Geometry
+
+Task = Literal["instance", "panoptic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Components:
+    """An object is a piece of a class that hangs together; no further channels.
+
+    Attributes:
+        corners: voxels that touch at an edge or a corner hang together, too.
+    """
+
+    name: ClassVar[str] = "components"
+    corners: bool = True
+
+    def num_channels(self, _spatial_dims: int) -> int:
+        """Return how many channels the way adds."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Centres:
+    """A heat map of centres, and for each voxel the way to its own (Cheng et al., CVPR 2020).
+
+    The channels are the heat, 1 at a centre, then the offsets to it along each axis.
+
+    Attributes:
+        sigma_share: deviation of the Gaussian about a centre, as a share of the radius of a ball
+            (disc) of the object's size.
+        unit_vox: length that offsets are given in.
+        least_heat: heat that a centre exceeds.
+        apart_vox: no two centres are closer than this along every axis.
+        heat_weight, offset_weight: of their losses beside the classes' (squared and absolute
+            error).
+    """
+
+    name: ClassVar[str] = "centre"
+    sigma_share: float = 0.5
+    unit_vox: float = 16.0
+    least_heat: float = 0.3
+    apart_vox: float = 3.0
+    heat_weight: float = 10.0
+    offset_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self, "sigma_share", "unit_vox", "apart_vox", above=0)
+        _require(self, "heat_weight", "offset_weight", above=0)
+        _require(self, "least_heat", above=0, below=1)
+
+    def num_channels(self, spatial_dims: int) -> int:
+        """Return how many channels the way adds."""
+        return 1 + spatial_dims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distances:
+    """A map of the distance to the object's surface, 1 at its deepest; watershed parts objects.
+
+    Attributes:
+        seed_level: voxels deeper than this are the seeds that grow.
+        distance_weight: of the loss beside the classes' (squared error).
+    """
+
+    name: ClassVar[str] = "distance"
+    seed_level: float = 0.5
+    distance_weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        _require(self, "seed_level", above=0, below=1)
+        _require(self, "distance_weight", above=0)
+
+    def num_channels(self, _spatial_dims: int) -> int:
+        """Return how many channels the way adds."""
+        return 1
+
+
+Way = Components | Centres | Distances
+WAYS: Mapping[str, type[Way]] = {way.name: way for way in (Components, Centres, Distances)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectPlan:
+    """What a network is trained for, and how its output becomes objects.
+
+    Attributes:
+        task: `instance`: every class is of things; `panoptic`: some are stuff.
+        way: how objects are told apart.
+        least_ml: smaller objects are dropped, on grids with physical size.
+        least_px: and on grids without, objects of fewer voxels.
+
+    Raises:
+        PlanError: a task or size that there is not.
+    """
+
+    task: Task
+    way: Way = field(default_factory=Components)
+    least_ml: float = 0.0
+    least_px: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.task not in ("instance", "panoptic"):
+            raise PlanError(f"task={self.task}: expected semantic, instance or panoptic")
+        for name in ("least_ml", "least_px"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise PlanError(f"instance.{name}={value}: expected a size of 0 or more")
+
+    def least_vox(self, geometry: Geometry) -> float:
+        """Return how many voxels of a grid the smallest object has."""
+        if geometry.unit == "mm":
+            return self.least_ml / geometry.voxel_ml
+        return self.least_px / (1000 * geometry.voxel_ml)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values from which `from_json` makes the same plan."""
+        return {
+            "task": self.task,
+            "least_ml": self.least_ml,
+            "least_px": self.least_px,
+            "way": {"name": self.way.name, **asdict(self.way)},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "ObjectPlan":
+        """Make the plan that `to_json` wrote.
+
+        Raises:
+            PlanError: a way or setting that this medseg does not have.
+        """
+        way = dict(value["way"])
+        return cls(
+            task=value["task"],
+            way=way_of(str(way.pop("name")), way),
+            least_ml=value["least_ml"],
+            least_px=value["least_px"],
+        )
+
+
+def way_of(name: str, settings: Mapping[str, Any]) -> Way:
+    """Make a way of its name and settings.
+
+    Raises:
+        PlanError: a name, a setting or a value that there is not.
+    """
+    if name not in WAYS:
+        raise PlanError(f"instance={name}: expected one of {', '.join(WAYS)}")
+    try:
+        return WAYS[name](**settings)
+    except TypeError as fault:
+        raise PlanError(f"instance={name}: {fault}") from fault
+
+
+def _require(way: Way, *names: str, above: float, below: float = float("inf")) -> None:
+    for name in names:
+        value = getattr(way, name)
+        if not above < value < below:
+            raise PlanError(
+                f"instance={way.name}: {name}={value}; expected a number above {above:g}"
+                + (f" and below {below:g}" if below < float("inf") else "")
+            )

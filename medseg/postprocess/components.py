@@ -1,0 +1,63 @@
+"""Pieces that hang together, each an object with an id of its own.
+
+Ids: int32 (I, J, K), 0 where there is no object.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Ids = NDArray[np.int32]
+Mask = NDArray[np.bool_]
+
+
+def number_components(mask_IJK: Mask, *, corners: bool = True) -> Ids:
+    """Number the pieces of a mask, 1..M.
+
+    Args:
+        mask_IJK: what to number.
+        corners: voxels that touch at an edge or a corner hang together; else only at a face.
+    """
+    ids, _ = ndimage.label(mask_IJK, structure=_around(corners=corners))
+    return np.asarray(ids, dtype=np.int32)
+
+
+def split_pieces(ids_IJK: Ids, *, corners: bool = True) -> Ids:
+    """Give every piece of an object that lies apart from its largest one a new id."""
+    split = ids_IJK.copy()
+    structure, last = _around(corners=corners), int(ids_IJK.max(initial=0))
+    for number, box in enumerate(ndimage.find_objects(ids_IJK), start=1):
+        if box is None:
+            continue
+        pieces, count = ndimage.label(ids_IJK[box] == number, structure=structure)
+        if count < 2:
+            continue
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        inside = split[box]
+        for piece in range(1, count + 1):
+            if piece != sizes.argmax():
+                last += 1
+                inside[pieces == piece] = last
+    return split
+
+
+def drop_small(ids_IJK: Ids, least_vox: float) -> Ids:
+    """Take objects of fewer voxels off the map; the others keep their ids."""
+    sizes = np.bincount(ids_IJK.ravel())
+    kept = np.where(sizes >= least_vox, np.arange(len(sizes)), 0).astype(np.int32)
+    return np.asarray(kept[ids_IJK], dtype=np.int32)
+
+
+def number_consecutively(ids_IJK: NDArray[Any]) -> tuple[Ids, NDArray[np.int64]]:
+    """Return the map with ids 1..M in the order of the old ones, and the old id of each."""
+    old, index = np.unique(ids_IJK, return_inverse=True)
+    if old[0] != 0:
+        old, index = np.concatenate([[0], old]), index + 1
+    return index.reshape(ids_IJK.shape).astype(np.int32), old[1:].astype(np.int64)
+
+
+def _around(*, corners: bool) -> NDArray[np.bool_]:
+    return np.asarray(ndimage.generate_binary_structure(3, 3 if corners else 1))
