@@ -101,7 +101,7 @@ class TrainingPlan:
     Attributes:
         batch_size: patches a step.
         num_steps: steps of a full training; a time budget replaces it.
-        foreground_share: share of patches centred on a class voxel, drawn by class.
+        foreground_share: share of patches aimed at a voxel of a class.
         mirror_axes: axes (0, 1, 2) along which patches are flipped.
     """
 

@@ -8,7 +8,7 @@ Axes: B patch, C channel, IJK voxel.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medseg.core.errors import ManifestError, ReadError
 from medseg.data.cache import CachedCase
+from medseg.data.centres import Centres, Sampling, centres_of
 
 Triple = tuple[int, int, int]
 Value = TypeVar("Value", bound=np.generic)
@@ -63,8 +64,9 @@ class PatchSampler:
         context_vox: what is cut out around it, at least as large (see `transforms.augment`);
             beyond the scan it is filled with zeros and background.
         batch_size: patches a step.
-        foreground_share: probability of a patch placed on a voxel of a class, classes equally.
+        foreground_share: probability of a patch placed on a voxel of a class.
         seed: of all draws.
+        sampling: which voxel that is, see `centres`.
     """
 
     cases: tuple[CachedCase, ...]
@@ -74,16 +76,24 @@ class PatchSampler:
     batch_size: int
     foreground_share: float
     seed: int
+    sampling: Sampling = "class"
+    _centres: tuple[Centres, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.cases:
             raise ManifestError("no labelled case to train on")
+        found = [
+            centres_of(case, num_classes=len(self.classes), sampling=self.sampling)
+            for case in self.cases
+        ]
+        object.__setattr__(self, "_centres", tuple(found))
 
     def draw(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
         rng = np.random.default_rng((self.seed, step))
-        chosen = [self._case(step * self.batch_size + n) for n in range(self.batch_size)]
-        pairs = [self._patch(case, rng) for case in chosen]
+        places = [self._place(step * self.batch_size + n) for n in range(self.batch_size)]
+        chosen = [self.cases[place] for place in places]
+        pairs = [self._patch(self.cases[place], self._centres[place], rng) for place in places]
         return Batch(
             image_BCIJK=torch.from_numpy(np.stack([image for image, _ in pairs])),
             label_BIJK=torch.from_numpy(np.stack([label for _, label in pairs])),
@@ -91,23 +101,19 @@ class PatchSampler:
             case_ids=tuple(case.case.case_id for case in chosen),
         )
 
-    def _case(self, position: int) -> CachedCase:
-        """The case at a position of the endless sequence of shuffled rounds."""
+    def _place(self, position: int) -> int:
+        """Which case comes at a position of the endless sequence of shuffled rounds."""
         round_, place = divmod(position, len(self.cases))
         order = np.random.default_rng((self.seed, 1, round_)).permutation(len(self.cases))
-        return self.cases[int(order[place])]
+        return int(order[place])
 
     def _patch(
-        self, case: CachedCase, rng: np.random.Generator
+        self, case: CachedCase, centres: Centres, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         shape = case.geometry.shape
         start = _random_start(shape, self.patch_vox, rng)
-        # Indices past the last class are voxels to ignore: nothing to look for.
-        present = [index for index in sorted(case.points) if index <= len(self.classes)]
-        if rng.random() < self.foreground_share and present:
-            voxels = case.points[present[rng.integers(len(present))]]
-            voxel = voxels[rng.integers(len(voxels))]
-            start = _start_around(voxel, self.patch_vox, shape=shape, rng=rng)
+        if rng.random() < self.foreground_share and centres.groups:
+            start = _start_around(centres.draw(rng), self.patch_vox, shape=shape, rng=rng)
         margin = [(c - p) // 2 for c, p in zip(self.context_vox, self.patch_vox, strict=True)]
         first = [s - m for s, m in zip(start, margin, strict=True)]
         label = case.open_label()

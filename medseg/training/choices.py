@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from medseg.core.errors import ConfigError
+from medseg.data.centres import Sampling
 from medseg.training.schedule import Budget, Schedule
 from medseg.training.session import Cadence
 from medseg.transforms.augment import IntensityAugment, SpatialAugment
@@ -24,6 +25,7 @@ class Choices:
         model, loss: registry name and settings of each.
         make_optimizer: of the network's parameters.
         schedule, budget: see `training.schedule`.
+        sampling: what patches are aimed at, see `data.centres`.
         spatial, intensity: see `transforms.augment`; mirror axes and spacing come from the plan.
         channel_dropout: share of patches that lose a channel.
         context: how much more than a patch is cut out, per axis, for rotation to use.
@@ -41,6 +43,7 @@ class Choices:
     make_optimizer: MakeOptimizer
     schedule: Schedule
     budget: Budget
+    sampling: Sampling = "class"
     spatial: SpatialAugment = field(default_factory=SpatialAugment)
     intensity: IntensityAugment = field(default_factory=IntensityAugment)
     channel_dropout: float = 0.0
@@ -53,6 +56,9 @@ class Choices:
     validation_cases: int = 12
 
     def __post_init__(self) -> None:
+        if self.sampling not in get_args(Sampling):
+            known = ", ".join(get_args(Sampling))
+            raise ConfigError(f"training.sampling={self.sampling}: expected one of {known}")
         if self.context < 1:
             raise ConfigError(f"training.context={self.context}: expected at least 1")
         if not 0 <= self.channel_dropout < 1:

@@ -82,6 +82,7 @@ def sampler_for(job: Job, cases: Sequence[CachedCase]) -> PatchSampler:
         batch_size=plan.training.batch_size,
         foreground_share=plan.training.foreground_share,
         seed=choices.seed,
+        sampling=choices.sampling,
     )
 
 

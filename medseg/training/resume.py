@@ -27,6 +27,7 @@ def training_identity(job: Job) -> dict[str, Any]:
         "model": {"name": choices.model[0], **choices.model[1]},
         "loss": {"name": choices.loss[0], **choices.loss[1]},
         "seed": choices.seed,
+        "sampling": choices.sampling,
         "budget": {
             "max_steps": choices.budget.num_steps,
             "max_time_s": choices.budget.max_time_s,
@@ -51,10 +52,11 @@ def require_same_training(folder: Path, identity: Mapping[str, Any]) -> None:
     """
     stored = read_json(folder / "training.json", kind=CheckpointError, what="a run to resume")
     for key, value in identity.items():
-        if stored.get(key) != value:
+        # What a run of an earlier medseg did not store could not be chosen then.
+        if key in stored and stored[key] != value:
             raise ConfigError(
                 f"training.resume=true: {key} has changed since {folder} was begun: "
-                f"{stored.get(key)!r}, now {value!r}",
+                f"{stored[key]!r}, now {value!r}",
                 code="RUN-004",
                 hint="resume with what the run began with, or begin another run",
             )

@@ -40,6 +40,7 @@ def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> C
         make_optimizer=_optimizer(chosen["optimizer"]),
         schedule=_schedule(chosen["schedule"]),
         budget=budget,
+        sampling=training["sampling"],
         spatial=_augment(SpatialAugment, augment["spatial"]),
         intensity=_augment(IntensityAugment, augment["intensity"]),
         channel_dropout=augment["channel_dropout"],
