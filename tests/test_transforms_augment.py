@@ -49,11 +49,9 @@ def test_image_and_label_are_warped_alike():
     spatial = SpatialAugment(probability=1, rotate_deg=40, scale=(0.8, 1.2))
     for seed in range(5):
         warped, moved = warp(
-            image, label, spatial, patch_vox=(24, 24, 24), generator=generator(seed)
+            image, label[:, None], spatial, patch_vox=(24, 24, 24), generator=generator(seed)
         )
-        overlap = ((warped[:, 0] > 0) & (moved > 0)).sum() / (
-            (warped[:, 0] > 0) | (moved > 0)
-        ).sum()
+        overlap = ((warped > 0) & (moved > 0)).sum() / ((warped > 0) | (moved > 0)).sum()
         assert overlap > 0.85
 
 
@@ -61,7 +59,7 @@ def test_image_and_label_are_warped_alike():
 def test_a_zoom_of_two_doubles_the_diameter(zoom):
     image, label = ball(radius=5)
     spatial = SpatialAugment(probability=1, rotate_deg=0, scale=(zoom, zoom))
-    _, moved = warp(image, label, spatial, patch_vox=(24, 24, 24), generator=generator())
+    _, moved = warp(image, label[:, None], spatial, patch_vox=(24, 24, 24), generator=generator())
     assert float(moved.sum() / label.sum()) == pytest.approx(zoom**3, rel=0.25)
 
 
@@ -73,16 +71,22 @@ def test_a_rotation_is_rigid_in_space_on_anisotropic_voxels():
     spatial = SpatialAugment(probability=1, rotate_deg=60, scale=(1, 1), spacing=(1, 1, 3))
     for seed in range(5):
         _, moved = warp(
-            label[:, None].float(), label, spatial, patch_vox=(24, 24, 8), generator=generator(seed)
+            label[:, None].float(),
+            label[:, None],
+            spatial,
+            patch_vox=(24, 24, 8),
+            generator=generator(seed),
         )
-        both = (moved > 0) & (label > 0)
-        assert both.sum() / ((moved > 0) | (label > 0)).sum() > 0.75
+        both = (moved[:, 0] > 0) & (label > 0)
+        assert both.sum() / ((moved[:, 0] > 0) | (label > 0)).sum() > 0.75
 
 
 def test_flat_patches_are_turned_in_their_plane_only():
     image, label = ball((24, 24, 1), radius=6, centre=(4, 0, 0))
     spatial = SpatialAugment(probability=1, rotate_deg=90, scale=(1, 1))
-    warped, moved = warp(image, label, spatial, patch_vox=(24, 24, 1), generator=generator(3))
+    warped, moved = warp(
+        image, label[:, None], spatial, patch_vox=(24, 24, 1), generator=generator(3)
+    )
     assert warped.shape == (1, 1, 24, 24, 1)
     assert float(moved.sum() / label.sum()) == pytest.approx(1, rel=0.1)
 
@@ -92,12 +96,15 @@ def test_a_flip_turns_left_into_right():
     label[:, 0], label[:, 3], label[:, 1, 0, 0] = 1, 2, 3
     image = label[:, None].float()
     spatial = SpatialAugment(mirror_axes=(0,), mirror_order=(0, 2, 1))
-    flipped, swapped = mirror(image, label, spatial, generator=generator())
+    flipped, maps = mirror(image, torch.stack([label, label], 1), spatial, generator=generator())
+    swapped, moved = maps.unbind(1)
     turned = flipped[:, 0, 0, 1, 1] == 2
     assert 0 < int(turned.sum()) < 8
     # Left stays the low side whatever happened to the picture; the ignore index (3) has no side.
     assert (swapped[:, 0, 1, 1] == 1).all()
     assert (swapped[turned][:, 2, 0, 0] == 3).all()
+    # Ids of objects only move along.
+    assert torch.equal(moved, flipped[:, 0].long())
 
 
 def test_channel_dropout_leaves_at_least_one_channel():

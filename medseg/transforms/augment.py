@@ -1,7 +1,7 @@
 """Augmentation of whole batches as tensor operations, on the device that trains.
 
-Axes: B patch, C channel, IJK voxel. Every draw comes from the generator given, so the same
-generator state gives the same batch.
+Axes: B patch, C channel, M map of whole numbers, IJK voxel. Every draw comes from the generator
+given, so the same generator state gives the same batch.
 """
 
 from dataclasses import dataclass, field
@@ -86,31 +86,36 @@ class Augment:
                 raise ConfigError(f"augment.{name}={share}: expected a probability, 0 to 1")
 
     def __call__(
-        self, image_BCIJK: torch.Tensor, label_BIJK: torch.Tensor, *, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, image_BCIJK: torch.Tensor, *maps_BIJK: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, ...]:
         """Augment a batch.
 
         Args:
             image_BCIJK: float, at least `patch_vox` large.
-            label_BIJK: integers on the same grid.
+            maps_BIJK: integers on the same grid: the label map, then what only moves along with
+                it, such as ids of objects.
             generator: on the CPU.
 
         Returns:
-            Image and label of `patch_vox`.
+            Image and maps of `patch_vox`.
         """
-        image_BCIJK, label_BIJK = warp(
-            image_BCIJK, label_BIJK, self.spatial, patch_vox=self.patch_vox, generator=generator
+        image_BCIJK, maps_BMIJK = warp(
+            image_BCIJK,
+            torch.stack([one.long() for one in maps_BIJK], dim=1),
+            self.spatial,
+            patch_vox=self.patch_vox,
+            generator=generator,
         )
-        image_BCIJK, label_BIJK = mirror(image_BCIJK, label_BIJK, self.spatial, generator=generator)
+        image_BCIJK, maps_BMIJK = mirror(image_BCIJK, maps_BMIJK, self.spatial, generator=generator)
         image_BCIJK = vary_intensity(image_BCIJK, self.intensity, generator=generator)
         if self.channel_dropout and image_BCIJK.shape[1] > 1:
             image_BCIJK = drop_channels(image_BCIJK, self.channel_dropout, generator=generator)
-        return image_BCIJK, label_BIJK
+        return image_BCIJK, *maps_BMIJK.unbind(1)
 
 
 def warp(
     image_BCIJK: torch.Tensor,
-    label_BIJK: torch.Tensor,
+    maps_BMIJK: torch.Tensor,
     spatial: SpatialAugment,
     *,
     patch_vox: Triple,
@@ -120,47 +125,48 @@ def warp(
     num = len(image_BCIJK)
     matrix_B33 = _draw_matrices(num, spatial, flat=patch_vox[2] == 1, generator=generator)
     warped = torch.rand(num, generator=generator) < spatial.probability
-    image, label = _centre(image_BCIJK, patch_vox), _centre(label_BIJK, patch_vox)
+    image, maps = _centre(image_BCIJK, patch_vox), _centre(maps_BMIJK, patch_vox)
     if not warped.any():
-        return image, label
+        return image, maps
     chosen = warped.nonzero()[:, 0].to(image.device)
     grid = _sampling_grid(
         matrix_B33[warped].to(image.device), patch_vox, within=image_BCIJK.shape[2:]
     )
-    image, label = image.clone(), label.clone()
+    image, maps = image.clone(), maps.clone()
     image[chosen] = functional.grid_sample(
         image_BCIJK[chosen], grid, mode="bilinear", padding_mode="border", align_corners=False
     )
+    # Whole numbers up to 2^24 pass through float32 unharmed.
     sampled = functional.grid_sample(
-        label_BIJK[chosen][:, None].to(image.dtype),
+        maps_BMIJK[chosen].to(image.dtype),
         grid,
         mode="nearest",
         padding_mode="border",
         align_corners=False,
     )
-    label[chosen] = sampled[:, 0].round().to(label.dtype)
-    return image, label
+    maps[chosen] = sampled.round().to(maps.dtype)
+    return image, maps
 
 
 def mirror(
     image_BCIJK: torch.Tensor,
-    label_BIJK: torch.Tensor,
+    maps_BMIJK: torch.Tensor,
     spatial: SpatialAugment,
     *,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flip patches along the mirror axes; classes with a left-right partner change sides."""
+    """Flip patches along the mirror axes; in the first map, classes with a partner change sides."""
     flips = torch.rand((len(image_BCIJK), 3), generator=generator) < 0.5
-    image, label = list(image_BCIJK), list(label_BIJK)
+    image, maps = list(image_BCIJK), list(maps_BMIJK)
     for patch in range(len(image)):
         axes = [axis for axis in spatial.mirror_axes if flips[patch, axis]]
         if not axes:
             continue
         image[patch] = image[patch].flip([axis + 1 for axis in axes])
-        label[patch] = label[patch].flip(axes)
+        maps[patch] = maps[patch].flip([axis + 1 for axis in axes])
         if 0 in axes and spatial.mirror_order is not None:
-            label[patch] = _swap_sides(label[patch], spatial.mirror_order)
-    return torch.stack(image), torch.stack(label)
+            maps[patch][0] = _swap_sides(maps[patch][0], spatial.mirror_order)
+    return torch.stack(image), torch.stack(maps)
 
 
 def vary_intensity(
