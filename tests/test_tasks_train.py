@@ -64,12 +64,14 @@ def weights(folder):
     return load_tensors(folder / "model.pt")["weights"]
 
 
-def test_a_run_learns_and_leaves_what_the_documentation_lists(dataset, tmp_path):
+def test_a_run_learns_and_leaves_what_the_documentation_lists(dataset, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(dataset, "training.max_steps=40", f"output={run}") == 0
     result = json.loads((run / "result.json").read_text())
     assert result["finished"]
     assert result["scores"]["mean"] > 0.5
+    assert "network: unet, " in capsys.readouterr().out
+    assert result["network"]["num_parameters"] == sum(w.numel() for w in weights(run).values())
     names = {path.name for path in run.iterdir()}
     listed = {
         "model.pt", "state.pt", "plan.json", "fingerprint.json", "training.json", "run.json",

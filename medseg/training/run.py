@@ -2,15 +2,17 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from medseg.core.errors import CheckpointError
 from medseg.data.patches import Batch, batches, workers_named
 from medseg.data.splits import split_cases
 from medseg.inference.predictor import Predictor, windows_of
+from medseg.models.cost import Cost, cost_of
 from medseg.models.tensor_file import load_newest
 from medseg.runtime.interrupt import Interruption
 from medseg.training.job import Job
@@ -58,6 +60,7 @@ class Trained:
         history: of all validations.
         num_steps, seconds: steps done, and the time they took.
         finished: False when a signal stopped it before its budget was spent.
+        network: what the network costs.
         pictures: files drawn at the end.
     """
 
@@ -66,6 +69,7 @@ class Trained:
     num_steps: int
     seconds: float
     finished: bool
+    network: Cost
     pictures: tuple[Path, ...] = ()
 
 
@@ -90,6 +94,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     state = _begin(job, device=device)
     if resume:
         state.load(_saved_state(workplace))
+    cost = _tell_cost(job, state.network, workplace)
     sampler = sampler_for(job, training)
 
     def source(first: int) -> Iterator[Batch]:
@@ -138,6 +143,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
         num_steps=state.step,
         seconds=state.seconds,
         finished=state.finished,
+        network=cost,
         pictures=tuple(path for path in pictures if path is not None),
     )
 
@@ -151,6 +157,15 @@ def _begin(job: Job, *, device: torch.device) -> TrainingState:
         average=WeightAverage(network),
         num_steps=None if budget.max_time_s is not None else budget.num_steps,
     )
+
+
+def _tell_cost(job: Job, network: nn.Module, workplace: Workplace) -> Cost:
+    """Count what the network costs, and say it before the first step."""
+    plan = job.plan
+    cost = cost_of(network, (1, len(plan.channels), *plan.patch_vox[: plan.spatial_dims]))
+    workplace.progress.shown.write(f"network: {job.choices.model[0]}, {cost}")
+    workplace.metrics.log_params({"network": asdict(cost)})
+    return cost
 
 
 def _saved_state(workplace: Workplace) -> Mapping[str, object]:

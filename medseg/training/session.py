@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from medseg.core.errors import WriteError
 from medseg.models.checkpoint import Checkpoint, save_checkpoint
@@ -21,7 +21,10 @@ Scores = Mapping[str, float]
 
 
 class MetricLog(Protocol):
-    """Takes the points of curves (see `tracking`)."""
+    """Takes what is worth remembering of a training (see `tracking`)."""
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Take what does not change while training goes on; groups may be nested."""
 
     def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Take one value a curve at a step."""
