@@ -8,7 +8,8 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medseg.core.errors import ConfigError, WriteError
@@ -18,6 +19,8 @@ _KEY_BYTES = 32
 # 64 bits: among a million cases two alike are as likely as 1 in 30 million.
 _ID_DIGITS = 16
 _MAP_COLUMNS = ("id", "original")
+# Dates are moved back by 10 to 60 years: long enough to say nothing about when somebody was ill.
+_LEAST_SHIFT_S, _SHIFT_RANGE_S = 10 * 366 * 86_400, 50 * 365 * 86_400
 
 
 def project_key(folder: Path) -> bytes:
@@ -57,8 +60,26 @@ def keyed_id(*parts: str, key: bytes) -> str:
         parts: such as `"patient", patient_id`; kept apart, so ("ab", "c") is not ("a", "bc").
         key: from `project_key`.
     """
-    text = json.dumps(parts)
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:_ID_DIGITS]
+    return _hashed(parts, key).hex()[:_ID_DIGITS]
+
+
+def keyed_uid(uid: str, *, key: bytes) -> str:
+    """Return the DICOM UID that stands in for another: the same one for the same key.
+
+    It lies below 2.25, the root for UIDs made of a UUID (PS3.5 B.2).
+    """
+    return f"2.25.{uuid.UUID(bytes=_hashed(('uid', uid), key)[:16], version=5).int}"
+
+
+def keyed_shift_s(*parts: str, key: bytes) -> int:
+    """Return by how many seconds dates are moved, always into the past.
+
+    Args:
+        parts: what shares its dates, such as `"patient", patient_id`.
+        key: from `project_key`.
+    """
+    drawn = int.from_bytes(_hashed(("shift", *parts), key)[:8], "big")
+    return -(_LEAST_SHIFT_S + drawn % _SHIFT_RANGE_S)
 
 
 def remember_originals(originals: Mapping[str, str], path: Path) -> None:
@@ -85,7 +106,9 @@ def remember_originals(originals: Mapping[str, str], path: Path) -> None:
             os.fsync(stream.fileno())
         Path(part).replace(path)
     except OSError as fault:
-        raise WriteError(f"{path}: could not be written: {fault.strerror}") from fault
+        raise WriteError(
+            f"{path}: could not be written: {fault.strerror}", code="OUT-001"
+        ) from fault
 
 
 def recall_originals(path: Path) -> dict[str, str]:
@@ -99,6 +122,10 @@ def recall_originals(path: Path) -> dict[str, str]:
     _require_private(path)
     with path.open(encoding="utf-8", newline="") as stream:
         return {row["id"]: row["original"] for row in csv.DictReader(stream)}
+
+
+def _hashed(parts: Sequence[str], key: bytes) -> bytes:
+    return hmac.new(key, json.dumps(list(parts)).encode(), hashlib.sha256).digest()
 
 
 def _write_first(path: Path, content: bytes) -> None:
@@ -118,7 +145,9 @@ def _write_first(path: Path, content: bytes) -> None:
         finally:
             Path(part).unlink()
     except OSError as fault:
-        raise WriteError(f"{path}: could not be written: {fault.strerror}") from fault
+        raise WriteError(
+            f"{path}: could not be written: {fault.strerror}", code="OUT-001"
+        ) from fault
 
 
 def _require_private(path: Path) -> None:

@@ -1,5 +1,6 @@
 """From a folder of scans to a checked manifest, with a word on everything left out."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from medseg.core.errors import ManifestError, MedsegError
 from medseg.core.labels import LabelSet, label_set
 from medseg.data.case import Annotation, Case, Channel
 from medseg.data.contents import digest_of_case, image_digests
+from medseg.data.deidentified import Copies, deidentified
 from medseg.data.drafts import cases_of, chosen_drafts, complete_drafts
 from medseg.data.layouts.found import Draft, Found, Request, Skipped
 from medseg.data.layouts.modalities import modality_of
@@ -18,21 +20,28 @@ from medseg.data.layouts.registry import find_cases
 from medseg.data.manifest import Manifest
 from medseg.data.pool import outcomes
 from medseg.data.scans import classes_in, read_scan
+from medseg.io.dicom.copies import Treated
 from medseg.io.formats import read_volume
+from medseg.privacy import project_key
 from medseg.runtime.files import digest_json
+from medseg.runtime.home import home
+
+_UNNAMED = "dataset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
     """A manifest, how its source was read, and what was left out.
 
-    `originals` maps hashed ids to what they stand for; it is private.
+    `originals` maps hashed ids to what they stand for; it is private. `treated` counts, where
+    copies were made, what was not copied as it was.
     """
 
     manifest: Manifest
     layout: str
     skipped: tuple[Skipped, ...]
     originals: Mapping[str, str] = field(repr=False)
+    treated: Treated = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +74,7 @@ def ingest(
 
     Raises:
         ManifestError: ING-001 to ING-013, the refusals of tables, and leaks between splits.
+        MedsegError: as `deidentified`, where copies are asked for.
     """
     found, name = find_cases(request, layout)
     channels = _channels(found.channels, request)
@@ -72,7 +82,8 @@ def ingest(
     wanted = [reference_channel] if request.keep_incomplete else [c.name for c in channels]
     drafts, incomplete = complete_drafts(chosen_drafts(found.drafts, request), wanted)
     manifest = Manifest(
-        name=request.name or found.name or found.root.resolve().name,
+        # A folder may be called after a patient, and the name goes wherever results go.
+        name=request.name or found.name or _UNNAMED,
         citation=found.citation,
         data_root=(request.data_root or found.root).absolute(),
         channels=channels,
@@ -83,6 +94,8 @@ def ingest(
         seed=request.seed,
         cases=cases_of(drafts, request, found.root),
     )
+    copies = _copies(manifest, request, num_workers)
+    manifest = copies.manifest
     opened = outcomes(
         _open_with_masks if read_masks else _open,
         [replace(manifest, cases=(case,)) for case in manifest.cases],
@@ -95,9 +108,18 @@ def ingest(
     return Ingested(
         manifest=manifest,
         layout=name,
-        skipped=(*found.skipped, *incomplete, *failed),
+        skipped=(*found.skipped, *incomplete, *copies.failed, *failed),
         originals=found.originals,
+        treated=copies.treated,
     )
+
+
+def _copies(manifest: Manifest, request: Request, num_workers: int | None) -> Copies:
+    """Copy the scans if that was asked for; else the scans stand for themselves."""
+    if request.copies is None:
+        return Copies(manifest=manifest, failed=(), treated=Counter())
+    key = project_key(home())
+    return deidentified(manifest, request.copies, key=key, num_workers=num_workers)
 
 
 def _channels(channels: Sequence[Channel], request: Request) -> tuple[Channel, ...]:

@@ -1,7 +1,10 @@
 """`medseg ingest`: turn a folder of scans into a checked manifest."""
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,16 @@ from medseg.config import require, settings
 from medseg.core.errors import EXIT_SOME_FAILED, ConfigError
 from medseg.core.labels import Stored
 from medseg.data.ingest import Ingested, ingest
-from medseg.data.layouts.found import Request, Skipped
+from medseg.data.layouts.found import CopyRequest, Request, Skipped
 from medseg.data.manifest import Case, Manifest, write_manifest
+from medseg.io.dicom.copies import Treated
 from medseg.privacy import remember_originals
 from medseg.runtime.console import say, table
+from medseg.runtime.files import write_text
 from medseg.runtime.home import home
 
 _SHOWN = 20
+_TREATED = "treated.csv"
 # Longer lists of classes are only counted.
 _NAMED = 4
 
@@ -26,8 +32,9 @@ def main(config: DictConfig) -> int:
     """Import a source as the settings say; 3 when a case could not be read."""
     chosen = settings(config)
     output = _output(chosen)
+    copies = copies_of(chosen, output)
     found = ingest(
-        request_of(chosen),
+        replace(request_of(chosen), copies=copies),
         layout=str(chosen["layout"]),
         read_masks=bool(chosen["read_masks"]),
         num_workers=chosen["num_workers"],
@@ -37,7 +44,12 @@ def main(config: DictConfig) -> int:
     if found.originals:
         remember_originals(found.originals, private)
     write_manifest(found.manifest, output)
+    if copies is not None:
+        write_treated(found.treated, copies.folder / _TREATED)
     show(found)
+    if copies is not None:
+        say(f"\nDe-identified copies: {copies.folder}; what was dropped: {_TREATED} there")
+        say("No tool is perfect, and no pixel was looked at: faces stay. Look before you share.")
     say(f"\nWrote {output} ({found.manifest.digest[:12]})")
     if found.originals:
         say(f"Ids are keyed hashes; whose they are stands in {private} alone")
@@ -78,6 +90,41 @@ def request_of(chosen: Mapping[str, Any]) -> Request:
         num_folds=int(chosen["num_folds"]),
         seed=int(chosen["seed"]),
     )
+
+
+def copies_of(chosen: Mapping[str, Any], output: Path) -> CopyRequest | None:
+    """Say where de-identified copies go: `deidentified` beside the manifest; None for none.
+
+    Raises:
+        ConfigError: PRV-006 the copies would lie among the originals, or options of copies that
+            are not asked for.
+    """
+    options = {name: bool(chosen[name]) for name in ("burned_in", "keep_intervals")}
+    if not chosen["deidentify"]:
+        if any(options.values()):
+            raise ConfigError(
+                "burned_in and keep_intervals are options of deidentify=true", code="PRV-006"
+            )
+        return None
+    folder = output.absolute().parent / "deidentified"
+    source = Path(require(chosen, "source", "a folder with scans, or a table")).resolve()
+    root = source if source.is_dir() else source.parent
+    if folder.resolve().is_relative_to(root):
+        raise ConfigError(
+            f"output={output}: copies in {folder} would lie among the originals",
+            code="PRV-006",
+            hint="give an output= outside the source",
+        )
+    return CopyRequest(folder=folder, **options)
+
+
+def write_treated(treated: Treated, path: Path) -> None:
+    """Write what was not copied as it was: attributes and counts of files, never a value."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("tag", "keyword", "treatment", "num_files"))
+    writer.writerows((*row, num_files) for row, num_files in sorted(treated.items()))
+    write_text(out.getvalue(), path)
 
 
 def stored_values(name: str, text: object) -> Stored:

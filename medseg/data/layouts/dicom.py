@@ -66,7 +66,6 @@ def read_dicom_tree(request: Request) -> Found:
         )
     return Found(
         root=request.source,
-        name=request.source.resolve().name,
         channels=_channels(volumes, request),
         drafts=tuple(drafts),
         skipped=tuple(skipped),

@@ -10,6 +10,21 @@ from medseg.data.case import Annotation, Channel, SplitName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CopyRequest:
+    """How scans are copied without what says whose they are.
+
+    Attributes:
+        folder: where the copies go; a folder a case.
+        burned_in: copy images that may show a name in their pixels, too.
+        keep_intervals: keep the time between the studies of a patient.
+    """
+
+    folder: Path
+    burned_in: bool = False
+    keep_intervals: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What the user said about a dataset; the rest is found or refused.
 
@@ -33,6 +48,7 @@ class Request:
         spatial_dims: 2 or 3; None: 2 where the first image is a single slice.
         named_folds: keep the folds that the source names; else all are drawn.
         num_folds, seed: how folds are drawn.
+        copies: take de-identified copies of the scans, not the scans; None: as they are.
     """
 
     source: Path
@@ -55,6 +71,7 @@ class Request:
     named_folds: bool = True
     num_folds: int = 5
     seed: int = 0
+    copies: CopyRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ def read_nnunet(request: Request) -> Found:
             )
     return Found(
         root=request.source,
-        name=str(value.get("name") or request.source.resolve().name),
+        name=str(value.get("name") or ""),
         citation=str(value.get("reference", "")),
         channels=tuple(
             Channel(name=name, modality=request.modalities.get(name, "")) for name in names
