@@ -159,6 +159,31 @@ def test_one_bad_scan_does_not_stop_the_rest_and_a_second_run_goes_on(tmp_path, 
     assert float(rows["scan 0"]["seconds"]) > 0
 
 
+def test_volumes_and_probabilities_stand_beside_the_masks(tmp_path, folder_of_scans):
+    checkpoint = checkpoint_at(tmp_path / "model.pt")
+    predictor = threshold_predictor(plan_of())
+    outputs = Outputs(folder=tmp_path / "out", probabilities="uint8")
+    sources = sources_in(folder_of_scans)
+    predict_into(sources, predictor, outputs=outputs, checkpoints=[checkpoint])
+    (tmp_path / "out" / "scan 1.nii.gz").unlink()
+    predict_into(sources, predictor, outputs=outputs, checkpoints=[checkpoint])
+    with (tmp_path / "out" / "volumes.csv").open(newline="") as stream:
+        rows = {row["case_id"]: row for row in csv.DictReader(stream)}
+    assert len(rows) == 3
+    for source in sources:
+        mask = read_volume(tmp_path / "out" / f"{source.case_id}.nii.gz")
+        maps = nibabel.load(tmp_path / "out" / f"{source.case_id}_probabilities.nii.gz")
+        assert np.array_equal(
+            maps.affine, nibabel.load(tmp_path / "out" / f"{source.case_id}.nii.gz").affine
+        )
+        assert np.array_equal(maps.get_fdata().argmax(axis=-1) > 0, mask.voxels[0] > 0)
+        assert maps.get_data_dtype() == np.uint8
+        row = rows[source.case_id]
+        assert int(row["voxels"]) == (mask.voxels > 0).sum()
+        expected_ml = (mask.voxels > 0).sum() * mask.geometry.voxel_ml
+        assert float(row["ml"]) == pytest.approx(expected_ml, rel=1e-5)
+
+
 def test_what_a_reader_noticed_stands_beside_the_mask(tmp_path):
     scan = scan_of()
     noticed = Finding(code="NII-013", severity="warning", subject="a", message="forms disagree")

@@ -1,9 +1,13 @@
 """medseg export: masks in other formats, on the grid of their scans, one failure at a time."""
 
+import csv
+
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
+from highdicom.sr import srread
 
 from medseg.cli import main as cli
 from medseg.core.errors import EXIT_REFUSED, EXIT_SOME_FAILED, ConfigError
@@ -76,6 +80,50 @@ def test_a_dicom_series_gets_its_seg_and_back(tmp_path, rng):
     back = read_label_map(tmp_path / "back" / "mask.seg.nrrd", LABELS)
     assert np.array_equal(back.only_channel, mask)
     assert back.geometry.matches(geometry)
+
+
+def test_a_labelmap_and_its_report_are_written_from_the_command_line(tmp_path, rng, capsys):
+    mask = rng.integers(0, 3, (5, 6, 4)).astype(np.uint8)
+    scan = Volume(mask[None].astype(np.int16), Geometry((5, 6, 4), np.diag([-0.8, -0.8, 3, 1])))
+    write_series(scan, tmp_path / "series", modality="CT", patient_id="phantom", seed="scan")
+    geometry = read_dicom(tmp_path / "series").geometry
+    path = tmp_path / "masks" / "mask.nii.gz"
+    write_label_map(mask, path, geometry=geometry, labels=LABELS)
+    write_sidecars(path.parent, LABELS)
+    line = ["export", f"prediction={path}", f"output={tmp_path / 'out'}"]
+    line += [f"scan={tmp_path / 'series'}", "dicom_seg.type=LABELMAP"]
+    assert cli([*line, "formats=[dicom_seg,sr]"]) == 0
+    written = pydicom.dcmread(tmp_path / "out" / "mask.seg.dcm")
+    assert written.SegmentationType == "LABELMAP"
+    again = read_seg(tmp_path / "out" / "mask.seg.dcm", labels=LABELS, onto=geometry)
+    assert np.array_equal(again.only_channel, mask)
+    groups = srread(tmp_path / "out" / "mask.sr.dcm").content
+    measured = {
+        group.tracking_identifier: group.get_measurements()[0].value
+        for group in groups.get_volumetric_roi_measurement_groups()
+    }
+    with (tmp_path / "out" / "volumes.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for index, (name, row) in enumerate(zip(LABELS.names, rows, strict=True), start=1):
+        assert (row["case_id"], row["class"]) == ("mask", name)
+        assert int(row["voxels"]) == (mask == index).sum()
+        expected_ml = (mask == index).sum() * 0.8 * 0.8 * 3 / 1000
+        assert float(row["ml"]) == pytest.approx(expected_ml, rel=1e-5)
+        assert measured[name] == pytest.approx(expected_ml, rel=1e-9)
+    # The report is no mask: the folder can be exported further.
+    assert set(masks_in(tmp_path / "out")) == {"mask"}
+    assert cli([*line, "formats=[sr]"]) == EXIT_REFUSED
+    assert "ask for dicom_seg, too" in capsys.readouterr().err
+    assert cli([*line, "dicom_seg.type=FRACTIONAL"]) == EXIT_REFUSED
+
+
+def test_volumes_of_earlier_cases_stay_and_those_of_failed_ones_go(folder):
+    assert export(folder) == 0
+    (folder / "masks" / "case 1.nii.gz").write_bytes(b"no mask")
+    (folder / "masks" / "b;$(x).nii.gz").unlink()
+    assert export(folder) == EXIT_SOME_FAILED
+    with (folder / "out" / "volumes.csv").open(newline="") as stream:
+        assert {row["case_id"] for row in csv.DictReader(stream)} == {"b;$(x)"}
 
 
 def test_one_bad_mask_does_not_stop_the_rest(folder, capsys):

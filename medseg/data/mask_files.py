@@ -8,6 +8,8 @@ from medseg.core.errors import ReadError
 from medseg.io.formats import case_name
 from medseg.io.sniff import suffix_of
 
+# A report on a mask, which is none itself.
+_REPORT = ".sr.dcm"
 # Of one mask in several formats, this one is read.
 _PREFERRED = ".nii.gz"
 
@@ -82,4 +84,5 @@ def require_folder(folder: Path) -> Path:
 def _is_mask_file(path: Path) -> bool:
     suffix = suffix_of(path)
     # The voxels of a header-and-voxels pair are read by way of the header.
-    return bool(suffix) and not suffix.startswith(".img") and path.name[0] != "." and path.is_file()
+    readable = bool(suffix) and suffix != _REPORT and not suffix.startswith(".img")
+    return readable and path.name[0] != "." and path.is_file()

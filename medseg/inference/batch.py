@@ -4,19 +4,33 @@ import csv
 import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from medseg.core.errors import ConfigError, MedsegError
+from medseg.core.errors import MedsegError
 from medseg.core.labels import LabelSet
 from medseg.core.volume import Volume
+from medseg.inference.case_files import (
+    PROBABILITIES,
+    VOLUMES,
+    require_formats,
+    write_case_files,
+)
 from medseg.inference.predictor import Predictor, Segmentation
 from medseg.inference.sources import Source
-from medseg.io.formats import write_label_map, write_volume
-from medseg.io.writing import SUFFIX_OF
+from medseg.io.formats import write_volume
+from medseg.io.nifti_write import Quantised
+from medseg.io.writing import SUFFIX_OF, SegType
+from medseg.metrics.volumes import ClassVolume, write_volumes
 from medseg.runtime.files import write_text
+
+# How probability maps are stored: whole numbers with a slope, or as they are.
+ProbabilityType = Quantised | Literal["float32"]
+# Formats that refer to a DICOM series; scans of other kinds go without.
+_FROM_DICOM = ("dicom_seg", "sr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,27 +40,28 @@ class Outputs:
     Attributes:
         folder: where.
         formats: names of `SUFFIX_OF`, at least one.
-        probabilities: also write `<case_id>_probabilities.nii.gz`, a channel a class.
+        probabilities: as what numbers `<case_id>_probabilities.nii.gz`, a channel a class, is
+            written too; None: not at all.
+        seg_type: how a DICOM SEG stores its segments.
 
     Raises:
-        ConfigError: an unknown format, or none.
+        ConfigError: no format, or what `require_formats` refuses.
     """
 
     folder: Path
     formats: tuple[str, ...] = ("nifti",)
-    probabilities: bool = False
+    probabilities: ProbabilityType | None = None
+    seg_type: SegType = "BINARY"
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.formats if name not in SUFFIX_OF]
-        if unknown or not self.formats:
-            raise ConfigError(f"formats={list(self.formats)}: expected some of {list(SUFFIX_OF)}")
+        require_formats(self.formats or ("",), self.seg_type)
 
     def files_for(self, source: Source) -> dict[str, Path]:
         """Return the mask files of a case by format."""
         return {
             name: self.folder / f"{source.case_id}{SUFFIX_OF[name]}"
             for name in self.formats
-            if name != "dicom_seg" or source.dicom is not None
+            if name not in _FROM_DICOM or source.dicom is not None
         }
 
 
@@ -58,14 +73,14 @@ class Outcome:
         case_id: its name.
         status: `written`, `kept` (a mask was there already), or `failed`.
         message: why it failed, or what its reader noticed or repaired, coded; mostly empty.
-        volume_ml: per class, of the mask just written.
+        volumes: of the classes in the mask just written.
         seconds: from reading to writing.
     """
 
     case_id: str
     status: str
     message: str = ""
-    volume_ml: dict[str, float] = field(default_factory=dict)
+    volumes: tuple[ClassVolume, ...] = ()
     seconds: float = float("nan")
 
 
@@ -84,8 +99,8 @@ def predict_sources(
         start = time.monotonic()
         try:
             scan = source.read()
-            done = predictor.segment(scan, probabilities=outputs.probabilities)
-            _write(done, source, files, outputs)
+            done = predictor.segment(scan, probabilities=outputs.probabilities is not None)
+            volumes = _write(done, source, files, outputs)
         except MedsegError as refusal:
             yield Outcome(case_id=source.case_id, status="failed", message=str(refusal))
             continue
@@ -93,26 +108,18 @@ def predict_sources(
             case_id=source.case_id,
             status="written",
             message="; ".join(f"{one.code} {one.message}" for one in scan.findings),
-            volume_ml=volumes_ml(done),
+            volumes=volumes,
             seconds=time.monotonic() - start,
         )
 
 
-def volumes_ml(done: Segmentation) -> dict[str, float]:
-    """Volume of every class in millilitres; NaN where the scan has no physical size."""
-    if done.geometry.unit == "px":
-        return dict.fromkeys(done.labels.names, float("nan"))
-    counts = np.bincount(done.label_map.ravel(), minlength=done.labels.num_outputs)
-    return {
-        name: float(counts[index]) * done.geometry.voxel_ml
-        for index, name in enumerate(done.labels.names, start=1)
-    }
-
-
 def write_outcomes(outcomes: Sequence[Outcome], path: Path, *, labels: LabelSet) -> None:
-    """Write `predictions.csv`: a row a scan; rows of earlier runs stay for masks that were kept."""
-    volumes = [f"{name}_ml" for name in labels.names]
-    columns = ["case_id", "status", "seconds", *volumes, "message"]
+    """Write `predictions.csv`, a row a scan, and `volumes.csv` beside it.
+
+    Rows of earlier runs stay for masks that were kept.
+    """
+    volumes_ml = [f"{name}_ml" for name in labels.names]
+    columns = ["case_id", "status", "seconds", *volumes_ml, "message"]
     earlier = _earlier_rows(path)
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
@@ -123,7 +130,7 @@ def write_outcomes(outcomes: Sequence[Outcome], path: Path, *, labels: LabelSet)
         if outcome.status == "kept" and outcome.case_id in earlier:
             writer.writerow(earlier[outcome.case_id])
             continue
-        measured = {f"{n}_ml": _number(ml) for n, ml in outcome.volume_ml.items()}
+        measured = {f"{one.class_name}_ml": _number(one.ml) for one in outcome.volumes}
         writer.writerow(
             {
                 "case_id": outcome.case_id,
@@ -134,22 +141,30 @@ def write_outcomes(outcomes: Sequence[Outcome], path: Path, *, labels: LabelSet)
             }
         )
     write_text(out.getvalue(), path)
+    write_volumes(
+        {one.case_id: one.volumes for one in outcomes if one.status == "written"},
+        path.parent / VOLUMES,
+        without=[one.case_id for one in outcomes if one.status == "failed"],
+    )
 
 
-def _write(done: Segmentation, source: Source, files: dict[str, Path], outputs: Outputs) -> None:
+def _write(
+    done: Segmentation, source: Source, files: dict[str, Path], outputs: Outputs
+) -> tuple[ClassVolume, ...]:
     if done.probabilities is not None:
         names = ("background", *done.labels.names)
         maps = Volume(done.probabilities.astype(np.float32), done.geometry, names)
-        write_volume(maps, outputs.folder / f"{source.case_id}_probabilities.nii.gz")
-    for path in files.values():
-        write_label_map(
-            done.label_map,
-            path,
-            geometry=done.geometry,
-            labels=done.labels,
-            source=source.dicom,
-            series_uid=source.series_uid,
-        )
+        kind = None if outputs.probabilities == "float32" else outputs.probabilities
+        path = outputs.folder / f"{source.case_id}{PROBABILITIES}.nii.gz"
+        write_volume(maps, path, quantised=kind)
+    return write_case_files(
+        done.label_map,
+        files,
+        geometry=done.geometry,
+        labels=done.labels,
+        scan=source,
+        seg_type=outputs.seg_type,
+    )
 
 
 def _earlier_rows(path: Path) -> dict[str, dict[str, str]]:

@@ -6,6 +6,7 @@ Numbers of a type NIfTI lacks are widened: float16 to float32, bool to uint8.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
@@ -15,20 +16,24 @@ from medseg.core.geometry import TOLERANCE_MM, Geometry
 from medseg.core.volume import Array, Volume
 from medseg.runtime.files import write_with
 
+# Whole numbers that stand for probabilities, and what 1 is stored as.
+Quantised = Literal["uint8", "uint16"]
+_ONE = {"uint8": 255, "uint16": 65535}
 _ALIGNED = 2
 _WIDENED = {"b1": np.uint8, "f2": np.float32}
 _KINDS = {"u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8"}
 _LONGEST_AXIS = 32767
 
 
-def write_nifti(volume: Volume, path: Path, *, quantised: bool = False) -> None:
+def write_nifti(volume: Volume, path: Path, *, quantised: Quantised | None = None) -> None:
     """Write voxels with the affine of their geometry; several channels become a fourth axis.
 
     Args:
         volume: what to write; no name, date or description goes into the header.
         path: .nii or .nii.gz.
-        quantised: store probabilities from 0 to 1 as uint8 with a slope of 1/255: a quarter of the
-            size, and at most 1/510 off.
+        quantised: store probabilities from 0 to 1 as whole numbers with a slope: `uint8` is a
+            quarter of the size of float32 and at most 1/510 off, `uint16` half of it and at most
+            1/131070 off. NIfTI has no float16, which is up to 1/4096 off.
 
     Raises:
         WriteError: NII-030 numbers that NIfTI cannot hold, NII-031 an axis longer than its field.
@@ -41,16 +46,16 @@ def write_nifti(volume: Volume, path: Path, *, quantised: bool = False) -> None:
             code="NII-031",
             hint="write NRRD instead",
         )
-    if quantised:
+    if quantised is not None:
         # In float16 the product would lose more than the rounding.
-        shades = np.clip(voxels, 0, 1).astype(np.float32) * 255
-        stored: Array = np.rint(shades).astype(np.uint8)
+        shades = np.clip(voxels, 0, 1).astype(np.float32) * _ONE[quantised]
+        stored: Array = np.rint(shades).astype(quantised)
     else:
         stored = _widened(voxels, path)
     image = nibabel.Nifti1Image(stored, np.array(volume.geometry.affine), dtype=stored.dtype)
     image.header.set_xyzt_units("mm" if volume.geometry.unit == "mm" else "unknown")
     _set_forms(image, volume.geometry)
-    image.header.set_slope_inter(1 / 255 if quantised else 1, 0)
+    image.header.set_slope_inter(1 / _ONE[quantised] if quantised else 1, 0)
     write_with(lambda part: nibabel.save(image, part), path)
 
 

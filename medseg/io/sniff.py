@@ -94,6 +94,7 @@ def suffix_of(path: Path) -> str:
     known = [
         ".seg.nrrd",
         ".seg.dcm",
+        ".sr.dcm",
         *(suffix for suffixes in SUFFIXES.values() for suffix in suffixes),
     ]
     name = path.name.lower()

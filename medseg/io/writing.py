@@ -2,7 +2,7 @@
 
 | suffix | label map | volume |
 |---|---|---|
-| .nii, .nii.gz | yes | yes; float16 becomes float32, or uint8 with a slope if asked |
+| .nii, .nii.gz | yes | yes; float16 becomes float32; probabilities uint8 or uint16 if asked |
 | .nrrd | yes | yes |
 | .seg.nrrd | with names, colours and codes | no |
 | .mha | yes, unless sheared | yes, unless sheared |
@@ -13,6 +13,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -22,14 +23,15 @@ from medseg.core.labels import LabelMap, LabelSet
 from medseg.core.volume import Array, Volume
 from medseg.io.images import write_picture
 from medseg.io.mha import write_mha
-from medseg.io.nifti_write import write_nifti
+from medseg.io.nifti_write import Quantised, write_nifti
 from medseg.io.nrrd import write_nrrd
 from medseg.io.placement import image_affine
 from medseg.io.seg_nrrd import write_segments
 from medseg.io.sniff import suffix_of
 from medseg.io.tiff import write_tiff
 
-# Formats by the names that commands take.
+SegType = Literal["BINARY", "LABELMAP"]
+# Formats by the names that commands take; `sr` reports on a case's `dicom_seg`.
 SUFFIX_OF = {
     "nifti": ".nii.gz",
     "nrrd": ".nrrd",
@@ -38,6 +40,7 @@ SUFFIX_OF = {
     "png": ".png",
     "tiff": ".tif",
     "dicom_seg": ".seg.dcm",
+    "sr": ".sr.dcm",
 }
 _UNSAFE = re.compile(r"[^\w.-]+")
 
@@ -50,6 +53,7 @@ def write_label_map(
     labels: LabelSet,
     source: Path | None = None,
     series_uid: str | None = None,
+    seg_type: SegType = "BINARY",
 ) -> None:
     """Write indices 0..N as the values that files store, on the grid of the scan.
 
@@ -60,6 +64,7 @@ def write_label_map(
         labels: stored values, names, colours and codes.
         source: the folder, .zip or file of the DICOM series that a DICOM SEG refers to.
         series_uid: which series of it, where there are several.
+        seg_type: how a DICOM SEG stores its segments, see `write_seg`.
 
     Raises:
         WriteError: FIL-020 a suffix medseg does not write, FIL-021 a SEG without its source,
@@ -88,6 +93,7 @@ def write_label_map(
             labels=labels,
             source=source,
             series_uid=series_uid,
+            kind=seg_type,
         )
         return
     stored = Volume(_stored(label_map_IJK, labels, path)[None], geometry, ("labels",))
@@ -118,13 +124,13 @@ def write_class_masks(
     return paths
 
 
-def write_volume(volume: Volume, path: Path, *, quantised: bool = False) -> None:
+def write_volume(volume: Volume, path: Path, *, quantised: Quantised | None = None) -> None:
     """Write a scan or a probability map; no text but what the format needs.
 
     Args:
         volume: what to write.
         path: where; the suffix chooses the format.
-        quantised: store probabilities as uint8 with a slope of 1/255 (NIfTI only).
+        quantised: store probabilities as whole numbers with a slope (NIfTI only).
 
     Raises:
         WriteError: FIL-020 a suffix medseg does not write, FIL-022 channels or a placement that a

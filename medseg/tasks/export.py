@@ -16,23 +16,26 @@ from medseg.core.geometry import require_match
 from medseg.core.labels import LabelSet
 from medseg.core.volume import Volume
 from medseg.data.manifest import read_manifest
+from medseg.inference.case_files import (
+    PROBABILITIES,
+    VOLUMES,
+    require_formats,
+    write_case_files,
+)
 from medseg.inference.sources import Source, sources_in
 from medseg.io.formats import (
     case_name,
     find_scans,
     read_label_map,
     write_class_masks,
-    write_label_map,
 )
 from medseg.io.sidecars import read_labels, write_sidecars
-from medseg.io.sniff import sniff
-from medseg.io.writing import SUFFIX_OF
+from medseg.io.sniff import sniff, suffix_of
+from medseg.io.writing import SUFFIX_OF, SegType
+from medseg.metrics.volumes import ClassVolume, write_volumes
 from medseg.runtime.console import progress, say
 from medseg.runtime.files import digest_json, read_json
 from medseg.runtime.provenance import write_provenance
-
-# What `medseg predict probabilities=true` writes beside the masks.
-_PROBABILITIES = "_probabilities"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,19 +46,19 @@ class Exports:
         folder: where.
         formats: names of `SUFFIX_OF`, at least one.
         per_class: also one NIfTI mask a class.
+        seg_type: how a DICOM SEG stores its segments.
 
     Raises:
-        ConfigError: an unknown format, or nothing to write.
+        ConfigError: nothing to write, or what `require_formats` refuses.
     """
 
     folder: Path
     formats: tuple[str, ...]
     per_class: bool = False
+    seg_type: SegType = "BINARY"
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.formats if name not in SUFFIX_OF]
-        if unknown or not (self.formats or self.per_class):
-            raise ConfigError(f"formats={list(self.formats)}: expected some of {list(SUFFIX_OF)}")
+        require_formats(self.formats or (() if self.per_class else ("",)), self.seg_type)
 
 
 def main(config: Any) -> int:
@@ -64,7 +67,10 @@ def main(config: Any) -> int:
     prediction = Path(require(chosen, "prediction", "a mask, or a folder of masks"))
     folder = Path(require(chosen, "output", "folder for the files"))
     exports = Exports(
-        folder=folder, formats=tuple(chosen["formats"]), per_class=bool(chosen["per_class"])
+        folder=folder,
+        formats=tuple(chosen["formats"]),
+        per_class=bool(chosen["per_class"]),
+        seg_type=chosen["dicom_seg"]["type"],
     )
     labels = labels_for(prediction, chosen["manifest"] and Path(chosen["manifest"]))
     scans = sources_in(Path(chosen["scan"])) if chosen["scan"] else None
@@ -114,6 +120,7 @@ def export_masks(
     if scans and len(scans) == len(masks) == 1:
         by_case = dict.fromkeys(masks, scans[0])
     refusals: dict[str, MedsegError | None] = {}
+    volumes: dict[str, tuple[ClassVolume, ...]] = {}
     for name, path in progress(list(masks.items()), "exporting"):
         refusals[name] = None
         try:
@@ -121,16 +128,19 @@ def export_masks(
                 raise ConfigError(
                     f"{path}: no scan is called {name!r}", hint="name the scan of this mask alone"
                 )
-            export_mask(path, exports, labels=labels, scan=by_case.get(name), name=name)
+            scan = by_case.get(name)
+            volumes[name] = export_mask(path, exports, labels=labels, scan=scan, name=name)
         except MedsegError as refusal:
             refusals[name] = refusal
+    failed = [name for name, refusal in refusals.items() if refusal is not None]
+    write_volumes(volumes, exports.folder / VOLUMES, without=failed)
     return refusals
 
 
 def export_mask(
     path: Path, exports: Exports, *, labels: LabelSet, scan: Source | None, name: str
-) -> None:
-    """Write one mask in every format.
+) -> tuple[ClassVolume, ...]:
+    """Write one mask in every format, and return the volume of every class.
 
     Raises:
         GeometryError: GEO-001, GEO-002 the mask does not lie on its scan.
@@ -143,21 +153,20 @@ def export_mask(
         require_match(mask.geometry, geometry, name=str(path), reference_name="its scan")
     label_map_IJK = _exclusive(mask, path)
     placed = geometry or mask.geometry
-    for each in exports.formats:
-        write_label_map(
-            label_map_IJK,
-            exports.folder / f"{name}{SUFFIX_OF[each]}",
-            geometry=placed,
-            labels=labels,
-            source=scan.dicom if scan else None,
-            series_uid=scan.series_uid if scan else None,
-        )
     if exports.per_class:
         write_class_masks(label_map_IJK, exports.folder, geometry=placed, labels=labels, name=name)
+    return write_case_files(
+        label_map_IJK,
+        {each: exports.folder / f"{name}{SUFFIX_OF[each]}" for each in exports.formats},
+        geometry=placed,
+        labels=labels,
+        scan=scan,
+        seg_type=exports.seg_type,
+    )
 
 
 def masks_in(prediction: Path) -> dict[str, Path]:
-    """Return the masks by case: a file, or the files of a folder but probability maps.
+    """Return the masks by case: a file, or a folder's but probability maps and reports.
 
     Raises:
         ConfigError: none, or several of one case.
@@ -167,7 +176,8 @@ def masks_in(prediction: Path) -> dict[str, Path]:
     masks: dict[str, Path] = {}
     for path in find_scans(prediction):
         name = case_name(path)
-        if path.is_dir() or name.endswith(_PROBABILITIES):
+        is_mask = suffix_of(path) != SUFFIX_OF["sr"] and not name.endswith(PROBABILITIES)
+        if path.is_dir() or not is_mask:
             continue
         if name in masks:
             raise ConfigError(

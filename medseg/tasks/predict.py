@@ -2,14 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from medseg.config import load_plugins, require, settings
 from medseg.core.errors import EXIT_SOME_FAILED, CheckpointError, ConfigError
 from medseg.data.manifest import read_manifest
-from medseg.inference.batch import Outcome, Outputs, predict_sources, write_outcomes
+from medseg.inference.batch import (
+    Outcome,
+    Outputs,
+    ProbabilityType,
+    predict_sources,
+    write_outcomes,
+)
 from medseg.inference.predictor import Predictor
 from medseg.inference.sources import Source, sources_in, sources_of_manifest
 from medseg.io.sidecars import write_sidecars
@@ -46,7 +52,8 @@ def main(config: Any) -> int:
         outputs=Outputs(
             folder=output,
             formats=tuple(chosen["formats"]),
-            probabilities=chosen["probabilities"],
+            probabilities=_probability_type(chosen["probabilities"]),
+            seg_type=chosen["dicom_seg"]["type"],
         ),
         checkpoints=paths,
     )
@@ -132,6 +139,14 @@ def _wants_mirror(value: Any, device: torch.device) -> bool:
     if isinstance(value, bool):
         return value
     raise ConfigError(f"mirror={value}: expected true, false or auto")
+
+
+def _probability_type(value: Any) -> ProbabilityType | None:
+    if value is None or isinstance(value, bool):
+        return "uint16" if value else None
+    if value in ("uint8", "uint16", "float32"):
+        return cast(ProbabilityType, value)
+    raise ConfigError(f"probabilities={value}: expected false, uint8, uint16 or float32")
 
 
 def _require_same_model(folder: Path, digests: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from medseg.io.dicom.reader import choose_series, find_series, geometry_of
 from medseg.io.dicom.seg_drawing import Drawing, cutoff_of
 from medseg.io.dicom.seg_frames import own_grid, require_described, segment_frames
 from medseg.io.dicom.seg_segments import describe_segments, match_segments, segments_of
-from medseg.io.dicom.seg_source import frames_first, source_instances, warn_of_empty
+from medseg.io.dicom.seg_source import UTF_8, frames_first, source_instances, warn_of_empty
 from medseg.io.dicom.series import Series
 from medseg.io.dicom.sources import DicomFile, find_files, has_preamble
 from medseg.runtime.files import written_whole
@@ -172,6 +172,7 @@ def _segmentation(
             device_serial_number="0",
             plane_positions=positions,
             transfer_syntax_uid=ExplicitVRLittleEndian,
+            specific_character_set=UTF_8,
             series_description="Segmentation",
         )
     except UNPARSABLE as fault:

@@ -38,8 +38,8 @@ def describe_segments(labels: LabelSet) -> list[SegmentDescription]:
         SegmentDescription(
             segment_number=number,
             segment_label=label.name[:_MAX_LABEL],
-            segmented_property_category=_category(label.code),
-            segmented_property_type=_concept(label.code),
+            segmented_property_category=category_of(label.code),
+            segmented_property_type=concept_of(label.code),
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm,
             display_color=CIELabColor.from_rgb(*label.colour),
@@ -109,21 +109,23 @@ def match_segments(segments: LabelSet, labels: LabelSet, *, name: str) -> dict[i
     return found
 
 
+def concept_of(code: CodedTerm | None) -> CodedConcept:
+    """Return a class's code for a DICOM file; without one, a generic tissue."""
+    return _TISSUE if code is None else CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def category_of(code: CodedTerm | None) -> CodedConcept:
+    """Return what kind of thing a code names: anatomy, something abnormal, or tissue."""
+    if code is None:
+        return _TISSUE
+    return _ABNORMAL if code.value in _ABNORMAL_TERMS else _ANATOMY
+
+
 def _by_value(labels: LabelSet, number: int) -> int:
     for index, label in enumerate(labels.labels, start=1):
         if label.values == ">0" or number in label.values:
             return index
     return 0
-
-
-def _concept(code: CodedTerm | None) -> CodedConcept:
-    return _TISSUE if code is None else CodedConcept(code.value, code.scheme, code.meaning)
-
-
-def _category(code: CodedTerm | None) -> CodedConcept:
-    if code is None:
-        return _TISSUE
-    return _ABNORMAL if code.value in _ABNORMAL_TERMS else _ANATOMY
 
 
 def _code_of(concept: Dataset | None) -> dict[str, str] | None:

@@ -13,6 +13,8 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelSet
 from medseg.io.dicom.series import Series
 
+# Names of classes may need letters that the character set of the scan does not have.
+UTF_8 = "ISO_IR 192"
 _log = logging.getLogger(__name__)
 # Attributes a SEG copies from its source; the standard lets a source leave them empty (type 2).
 _MAY_BE_EMPTY = (
