@@ -7,27 +7,25 @@ from typing import Any, Literal
 from highdicom import PlanePositionSequence
 from highdicom.seg import Segmentation
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from medseg import __version__
-from medseg.core.errors import GeometryError, ReadError, WriteError
+from medseg.core.errors import WriteError
 from medseg.core.geometry import Geometry, require_match
 from medseg.core.labels import LabelMap, LabelSet
 from medseg.core.volume import Volume
-from medseg.io.dicom.attributes import UNPARSABLE, item, text, unspoken
-from medseg.io.dicom.headers import BROKEN
+from medseg.io.dicom.attributes import UNPARSABLE, unspoken
 from medseg.io.dicom.pixels import open_pixels
 from medseg.io.dicom.reader import choose_series, find_series, geometry_of
+from medseg.io.dicom.references import SEG_CLASSES, drawn_on, find_object, grid_of_source
 from medseg.io.dicom.seg_drawing import Drawing, cutoff_of
 from medseg.io.dicom.seg_frames import own_grid, require_described, segment_frames
 from medseg.io.dicom.seg_segments import describe_segments, match_segments, segments_of
 from medseg.io.dicom.seg_source import UTF_8, frames_first, source_instances, warn_of_empty
 from medseg.io.dicom.series import Series
-from medseg.io.dicom.sources import DicomFile, find_files, has_preamble
+from medseg.io.dicom.sources import DicomFile
 from medseg.runtime.files import written_whole
-
-_SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 
 
 def write_seg(
@@ -109,7 +107,7 @@ def read_seg(
         frames = segment_frames(dataset, name=file.name)
         require_described(frames, segments, name=file.name)
         if source is not None:
-            onto = _grid_of_source(dataset, source, name=file.name)
+            onto = grid_of_source(drawn_on(dataset), source, name=file.name, what="SEG")
         grid = onto or own_grid(frames, name=file.name)
         numbers = {int(label.values[0]): int(label.values[0]) for label in segments.labels}
         if labels is not None:
@@ -185,43 +183,4 @@ def _segmentation(
 
 
 def _find_seg(path: Path) -> tuple[DicomFile, Dataset]:
-    """Return the only SEG under a path, without its pixels."""
-    found = []
-    for file in find_files(path):
-        if has_preamble(file.head()):
-            dataset = _header(file)
-            if text(dataset, "SOPClassUID") in _SEG_CLASSES:
-                found.append((file, dataset))
-    if len(found) != 1:
-        raise ReadError(
-            f"{path}: {len(found)} DICOM SEG files, expected one",
-            code="DCM-034",
-            hint="give the file of the SEG itself",
-        )
-    return found[0]
-
-
-def _header(file: DicomFile) -> Dataset:
-    try:
-        with file.open() as stream:
-            return dcmread(stream, stop_before_pixels=True)
-    except BROKEN as fault:
-        raise ReadError(
-            f"{file.name}: begins as DICOM, but its header cannot be parsed", code="DCM-039"
-        ) from fault
-
-
-def _grid_of_source(dataset: Dataset, source: Path, *, name: str) -> Geometry:
-    referenced = item(dataset, "ReferencedSeriesSequence") or Dataset()
-    found = find_series(source)
-    wanted = text(referenced, "SeriesInstanceUID")
-    known = any(series.uid == wanted for series in found)
-    series = choose_series(found, source, series_uid=wanted if known else None)
-    own = text(dataset, "FrameOfReferenceUID")
-    if own and series.frame_of_reference and own != series.frame_of_reference:
-        raise GeometryError(
-            f"{name}: lies in another frame of reference than series {series.selector}",
-            code="DCM-033",
-            hint="give the series the SEG was drawn on",
-        )
-    return geometry_of(series)
+    return find_object(path, SEG_CLASSES, what="DICOM SEG")
