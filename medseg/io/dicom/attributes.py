@@ -11,11 +11,13 @@ import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from threading import Lock
 from typing import Any
 
 from pydicom import Dataset, config
 from pydicom.errors import BytesLengthException
+from pydicom.tag import BaseTag, Tag
 
 from medseg.core.errors import ReadError
 
@@ -90,7 +92,7 @@ def numbers(dataset: Dataset, keyword: str, count: int, *, name: str) -> tuple[f
         ReadError: DCM-037, the attribute holds something else.
     """
     try:
-        value = dataset.get(keyword)
+        value = _value(dataset, keyword)
         if value is None or value == "":
             return None
         found = tuple(float(entry) for entry in _several(value))
@@ -128,7 +130,7 @@ def whole(dataset: Dataset, keyword: str, *, name: str) -> int | None:
 def text(dataset: Dataset, keyword: str) -> str:
     """Return an attribute as text without outer blanks; empty when absent or undecodable."""
     try:
-        value = dataset.get(keyword)
+        value = _value(dataset, keyword)
     except UNPARSABLE:
         return ""
     return "" if value is None else str(value).strip()
@@ -137,7 +139,7 @@ def text(dataset: Dataset, keyword: str) -> str:
 def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """Return the values of a multi-valued attribute, such as `ImageType`, as text."""
     try:
-        value: Any = dataset.get(keyword)
+        value = _value(dataset, keyword)
     except UNPARSABLE:
         return ()
     if value is None:
@@ -148,7 +150,7 @@ def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
 def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
     """Return the items of a sequence attribute; none when it is absent or makes no sense."""
     try:
-        found = dataset.get(keyword)
+        found = _value(dataset, keyword)
         return [entry for entry in found or () if isinstance(entry, Dataset)]
     except UNPARSABLE:
         return []
@@ -157,6 +159,17 @@ def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
 def item(dataset: Dataset, keyword: str) -> Dataset | None:
     """Return the first item of a sequence attribute; None when there is none."""
     return next(iter(items(dataset, keyword)), None)
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    """Return the value of an attribute, None when absent; faster than asking by keyword."""
+    element = dataset.get(_tag(keyword))
+    return None if element is None else element.value
 
 
 def _several(value: Any) -> Sequence[Any]:

@@ -13,12 +13,12 @@ from medseg.io.dicom.attributes import UNPARSABLE, item, items, text, whole, wor
 from medseg.io.dicom.frames import (
     Frame,
     is_localizer,
-    matrix_of,
     plane_of,
     require_gray,
     rescale_of,
 )
 from medseg.io.dicom.headers import Header
+from medseg.io.dicom.storage import storage_of
 
 # Dimensions that say where a frame lies; the others tell volumes at one place apart.
 _PLACES = frozenset(
@@ -62,17 +62,16 @@ def enhanced_frames(header: Header) -> Iterator[Frame]:
     dataset, name = header.dataset, header.file.name
     require_gray(dataset, name)
     groups = FunctionalGroups(dataset, name)
-    shape = matrix_of(dataset, name)
+    storage = storage_of(header)
     dimensions = _dimensions(dataset)
     for index in range(groups.num_frames):
         where = f"{name} frame {index + 1}"
         slope, intercept = rescale_of(groups.of(index, "PixelValueTransformationSequence"), where)
         content = groups.of(index, "FrameContentSequence")
         yield Frame(
-            file=header.file,
+            storage=storage,
             index=index,
             sop_uid=text(dataset, "SOPInstanceUID"),
-            shape=shape,
             plane=plane_of(
                 groups.of(index, "PlanePositionSequence"),
                 groups.of(index, "PlaneOrientationSequence"),

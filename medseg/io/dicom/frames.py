@@ -14,6 +14,7 @@ from medseg.core.errors import GeometryError, ReadError
 from medseg.io.dicom.attributes import item, number, numbers, text, whole, words
 from medseg.io.dicom.headers import Header
 from medseg.io.dicom.sources import DicomFile
+from medseg.io.dicom.storage import Storage, storage_of
 
 Vector = tuple[float, float, float]
 # What may tell apart several volumes taken at the same place, the likeliest first.
@@ -81,10 +82,9 @@ class Frame:
     """One plane of pixels in a file.
 
     Attributes:
-        file: where the pixels lie.
+        storage: where the pixels lie, and how.
         index: which frame of the file, from 0.
         sop_uid: SOPInstanceUID of the file.
-        shape: pixels along i and j.
         plane: its place.
         slope: by which stored values are multiplied.
         intercept: what is added to the product.
@@ -93,16 +93,25 @@ class Frame:
         localizer: the frame is a scout, not part of a volume.
     """
 
-    file: DicomFile
+    storage: Storage
     index: int
     sop_uid: str
-    shape: tuple[int, int]
     plane: Plane
     slope: float
     intercept: float
     marks: tuple[tuple[str, str], ...] = ()
     stack: str = ""
     localizer: bool = False
+
+    @property
+    def file(self) -> DicomFile:
+        """The file that holds it."""
+        return self.storage.file
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pixels along i and j."""
+        return self.storage.columns, self.storage.rows
 
 
 def single_frame(header: Header) -> Frame:
@@ -116,10 +125,9 @@ def single_frame(header: Header) -> Frame:
     require_gray(dataset, name)
     slope, intercept = rescale_of(dataset, name)
     return Frame(
-        file=header.file,
+        storage=storage_of(header),
         index=0,
         sop_uid=text(dataset, "SOPInstanceUID"),
-        shape=matrix_of(dataset, name),
         plane=_plane(dataset, name),
         slope=slope,
         intercept=intercept,
@@ -181,21 +189,6 @@ def rescale_of(dataset: Dataset, name: str) -> tuple[float, float]:
             hint="export the series again; the stored values carry no unit",
         )
     return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
-
-
-def matrix_of(dataset: Dataset, name: str) -> tuple[int, int]:
-    """Return the number of pixels along i and j.
-
-    Raises:
-        ReadError: DCM-039, Rows or Columns is missing or not positive.
-    """
-    rows, columns = whole(dataset, "Rows", name=name), whole(dataset, "Columns", name=name)
-    if not rows or not columns or min(rows, columns) < 1:
-        raise ReadError(
-            f"{name}: Rows {rows} and Columns {columns}, expected two positive numbers",
-            code="DCM-039",
-        )
-    return columns, rows
 
 
 def require_gray(dataset: Dataset, name: str) -> None:

@@ -1,12 +1,16 @@
 """The header scan: every DICOM file of a folder or .zip without its pixels, several at a time."""
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, Literal
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medseg.core.errors import ReadError
 from medseg.core.findings import Finding, finding_of
@@ -17,27 +21,50 @@ from medseg.runtime.hardware import num_cores
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 # Nothing else of a header is parsed: names, dates of birth and comments never enter memory.
 # Patient and study ids are kept so that cases can be grouped by patient (by a keyed hash).
-_TAGS = [
-    "AcquisitionNumber", "BitsAllocated", "Columns", "DiffusionBValue",
+_KEYWORDS = [
+    "AcquisitionNumber", "BitsAllocated", "BitsStored", "Columns", "DiffusionBValue",
     "DiffusionGradientOrientation", "DimensionIndexSequence", "EchoTime", "FrameOfReferenceUID",
-    "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "ImagerPixelSpacing",
-    "InversionTime", "Modality", "ModalityLUTSequence", "NumberOfFrames", "PatientID",
-    "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation", "PixelSpacing",
+    "HighBit", "ImageOrientationPatient", "ImagePositionPatient", "ImageType",
+    "ImagerPixelSpacing", "InversionTime", "Modality", "ModalityLUTSequence", "NumberOfFrames",
+    "PatientID", "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation",
+    "PixelPaddingRangeLimit", "PixelPaddingValue", "PixelRepresentation", "PixelSpacing",
     "RescaleIntercept", "RescaleSlope", "Rows", "SOPClassUID", "SOPInstanceUID",
     "SamplesPerPixel", "SeriesDescription", "SeriesInstanceUID",
     "SharedFunctionalGroupsSequence", "SliceThickness", "SpacingBetweenSlices",
     "StudyInstanceUID", "TemporalPositionIdentifier", "TriggerTime",
 ]  # fmt: skip
+# Looked up once, not once a file.
+_TAGS = [Tag(keyword) for keyword in _KEYWORDS]
+# Of a packed archive member, the part that nearly always holds the whole header.
+_HEADER_BYTES = 2**16
+_PIXEL_GROUP, _PIXEL_DATA = 0x7FE0, 0x0010
+# Representations whose length takes four bytes, after two empty ones (PS3.5 7.1.2).
+_LONG_FORMS = (b"OB", b"OW", b"UN", b"OF", b"OD", b"OL", b"OV")
 # What pydicom raises on bytes that are not what their header claims.
 BROKEN = (*UNPARSABLE, InvalidDicomError, MemoryError)
 
 
+@dataclass(frozen=True, slots=True)
+class PixelBytes:
+    """Where the value of the pixel data begins in its file, and how many bytes of it there are."""
+
+    first: int
+    count: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Header:
-    """The attributes of one file that decide where it belongs; see the list in this module."""
+    """The attributes of one file that decide where it belongs; see the list in this module.
+
+    Attributes:
+        file: where it was read.
+        dataset: the attributes.
+        pixels: where the pixel data lie; None when there are none, or the file is deflated.
+    """
 
     file: DicomFile
     dataset: Dataset
+    pixels: PixelBytes | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +109,29 @@ def scan_headers(path: Path) -> Scan:
     return scan
 
 
+def read_header(file: DicomFile) -> Header:
+    """Read one header, and find where its pixels begin.
+
+    Raises:
+        ReadError: DCM-038 the file cannot be opened, DCM-039 it cannot be parsed.
+    """
+    try:
+        with file.open(first_bytes=_HEADER_BYTES) as stream:
+            header = _parsed(file, stream)
+            whole = len(stream.getbuffer()) if isinstance(stream, io.BytesIO) else None
+        if header.pixels is None and whole is not None and whole < file.num_bytes():
+            # A longer header than most: its end lies beyond what was unpacked.
+            with file.open() as stream:
+                header = _parsed(file, stream)
+    except BROKEN as fault:
+        raise ReadError(
+            f"{file.name}: begins as DICOM, but its header breaks off or cannot be parsed",
+            code="DCM-039",
+            hint="copy the file again",
+        ) from fault
+    return header
+
+
 def holds_dicom(path: Path, *, recursive: bool) -> bool:
     """Tell whether a path holds any DICOM file, from the first bytes of its files."""
     return any(_is_dicom_head(head) for head in _heads(path, recursive=recursive))
@@ -107,17 +157,41 @@ def _read_header(file: DicomFile) -> tuple[Header | None, Finding | None]:
             return None, _empty(file)
         if not _is_dicom_head(head):
             return None, _ignored(file, "it is not DICOM")
-        with file.open() as stream:
-            dataset = dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+        header = read_header(file)
     except ReadError as refusal:
-        return None, finding_of(refusal, file.name)
-    except BROKEN:
-        return None, _broken(file)
+        finding = finding_of(refusal, file.name)
+        return None, replace(finding, message=refusal.message.removeprefix(f"{file.name}: "))
+    dataset = header.dataset
     if text(dataset.file_meta, "MediaStorageSOPClassUID") == _DICOMDIR_CLASS:
         return None, _ignored(file, "it is a DICOMDIR, an index of other files")
     if not text(dataset, "SOPClassUID") and "Rows" not in dataset:
         return None, _broken(file)
-    return Header(file, dataset), None if has_preamble(head) else _bare(file)
+    return header, None if has_preamble(head) else _bare(file)
+
+
+def _parsed(file: DicomFile, stream: IO[bytes]) -> Header:
+    dataset = dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+    return Header(file, dataset, _pixel_bytes(file, stream, dataset))
+
+
+def _pixel_bytes(file: DicomFile, stream: IO[bytes], dataset: Dataset) -> PixelBytes | None:
+    """Read the head of the pixel data, before which the parser has stopped (PS3.5 7.1)."""
+    if text(dataset.file_meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        return None
+    start, head = stream.tell(), stream.read(12)
+    implicit, little = dataset.original_encoding
+    order: Literal["little", "big"] = "little" if little else "big"
+    tag = int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)
+    if len(head) < 8 or tag != (_PIXEL_GROUP, _PIXEL_DATA):
+        return None
+    if implicit:
+        size, length = 8, head[4:8]
+    elif head[4:6] in _LONG_FORMS:
+        size, length = 12, head[8:12]
+    else:
+        size, length = 8, head[6:8]
+    there = file.num_bytes() - start - size
+    return PixelBytes(start + size, max(0, min(int.from_bytes(length, order), there)))
 
 
 def _empty(file: DicomFile) -> Finding:
@@ -150,7 +224,7 @@ def _broken(file: DicomFile) -> Finding:
         code="DCM-039",
         severity="error",
         subject=file.name,
-        message="begins as DICOM, but its header breaks off or cannot be parsed",
+        message="begins as DICOM, but holds neither a class of object nor an image",
         hint="copy the file again",
     )
 

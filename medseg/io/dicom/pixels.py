@@ -1,30 +1,37 @@
-"""Stored values of frames: decoded, cut to the bits that count, refused by name when damaged."""
+"""Stored values of frames: read from their place or decoded, cut to the bits that count.
 
-from dataclasses import dataclass
+Pixels that are not compressed are numbers in a file, and are read as such. Compressed ones pass
+through native decoders, in a process of their own (`runtime.sandbox`).
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import Decoder
-from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medseg.core.errors import ReadError
-from medseg.io.dicom.attributes import number, text, whole
-from medseg.io.dicom.headers import BROKEN
+from medseg.io.dicom.decoding import dataset_with_pixels, decode
+from medseg.io.dicom.headers import BROKEN, read_header
 from medseg.io.dicom.sources import DicomFile
+from medseg.io.dicom.storage import Storage, storage_of
+from medseg.runtime.sandbox import SandboxError, call
 
 Pixels = NDArray[np.integer[Any]]
 
-_TAGS = [
-    "BitsAllocated", "BitsStored", "Columns", "HighBit", "NumberOfFrames",
-    "PhotometricInterpretation", "PixelData", "PixelPaddingRangeLimit", "PixelPaddingValue",
-    "PixelRepresentation", "PlanarConfiguration", "Rows", "SamplesPerPixel",
-    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-]  # fmt: skip
-# What a decoder, ours or a plug-in's, may raise on a damaged stream.
+# What pydicom may raise on pixels that are damaged.
 _UNDECODABLE = (*BROKEN, RuntimeError, ArithmeticError)
+_tickets = count()
+_NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+_WORDS = (8, 16, 32)
+# Processor time that a compressed frame may take, beyond what any may: far above any decoder's.
+_BYTES_A_SECOND = 4e6
 # The packages that decode what the installed plug-ins cannot, by transfer syntax.
 _PACKAGES = {
     "1.2.840.10008.1.2.4.57": "python-gdcm",
@@ -38,103 +45,202 @@ _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _EXTENDED_PLUGIN, _EXTENDED_PACKAGE = "pylibjpeg", "pylibjpeg-libjpeg (licensed under the GPL)"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PixelFile:
-    """The stored values of one file, decoded a frame at a time.
+    """The stored values of one file, a frame at a time.
 
     Attributes:
-        name: of the file, for messages.
-        decoder: pydicom's, for the transfer syntax of the file.
-        dataset: the attributes that decoding needs.
-        packed: eight pixels share a byte, as in a binary SEG.
-        inverted: the file is MONOCHROME1: the lowest value is the brightest.
+        storage: what its header says about them.
         limits: lowest and highest value that the stored bits can express.
         padding: lowest and highest stored value that mark "no measurement"; None when undeclared.
+        read: returns a frame by its number from 0.
     """
 
-    name: str
-    decoder: Decoder
-    dataset: Dataset
-    packed: bool
-    inverted: bool
+    storage: Storage
     limits: tuple[int, int]
     padding: tuple[int, int] | None
+    read: Callable[[int], Pixels]
+
+    @property
+    def name(self) -> str:
+        """How messages call the file."""
+        return self.storage.name
 
     def frame(self, index: int) -> Pixels:
-        """Decode one frame, counted from 0: (rows, columns), before any rescaling.
+        """Return one frame, counted from 0: (rows, columns), before any rescaling.
 
         Raises:
-            ReadError: DCM-014, a stream that cannot be decoded.
+            ReadError: DCM-014 a stream that cannot be decoded, DCM-015 a file that ends early,
+                DCM-044 a decoder that crashed or took too much time or memory.
         """
-        if self.packed:
-            return _unpacked(self.dataset, index)
-        try:
-            pixels, _ = self.decoder.as_array(self.dataset, index=index, raw=True)
-        except _UNDECODABLE as fault:
-            syntax = self.decoder.UID.name
+        pixels = self.read(index)
+        expected = self.storage.rows, self.storage.columns
+        if pixels.shape != expected:
             raise ReadError(
-                f"{self.name} frame {index + 1}: the {syntax} pixel stream cannot be decoded",
+                f"{self.name} frame {index + 1}: decodes to {pixels.shape} pixels, expected "
+                f"{expected}",
                 code="DCM-014",
-                hint="copy the file again; the stream is damaged",
-            ) from fault
-        return np.asarray(pixels)
+                hint="the header does not belong to these pixels",
+            )
+        return pixels
 
 
 def open_pixels(file: DicomFile) -> PixelFile:
-    """Read the pixels of a file, ready to be decoded.
+    """Look up how a file's pixels are stored, ready to be read.
+
+    Raises:
+        ReadError: DCM-037 to DCM-039 a header that makes no sense, and as `pixels_in`.
+    """
+    return pixels_in(storage_of(read_header(file)))
+
+
+def pixels_in(storage: Storage) -> PixelFile:
+    """Make the pixels of a file ready to be read.
 
     Raises:
         ReadError: DCM-010 bits that do not lie at the low end, DCM-013 a transfer syntax that
             cannot be decoded here, DCM-015 no or too few bytes of pixels.
     """
-    try:
-        with file.open() as stream:
-            dataset = dcmread(stream, specific_tags=_TAGS, force=True)
-            # Elements are parsed when first asked for: have it out here.
-            dataset.get("PixelData")
-    except BROKEN as fault:
-        raise ReadError(
-            f"{file.name}: breaks off before the end of its pixels",
-            code="DCM-015",
-            hint="copy the file again",
-        ) from fault
-    syntax = _syntax_of(dataset)
-    signed = bool(whole(dataset, "PixelRepresentation", name=file.name))
-    bits = _bits_of(dataset, file.name)
-    decoder = _decoder_of(syntax, file.name, bits=bits)
-    _require_whole(dataset, syntax, file.name)
+    bits = _bits_of(storage)
+    _require_decoder(storage, bits)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if storage.signed else (0, (1 << bits) - 1)
     return PixelFile(
-        name=file.name,
-        decoder=decoder,
-        dataset=dataset,
-        packed=dataset.BitsAllocated == 1 and not syntax.is_encapsulated,
-        inverted=text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
-        limits=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
-        padding=_padding_of(dataset, file.name, bits=bits, signed=signed),
+        storage=storage,
+        limits=(low, high),
+        padding=_padding_of(storage, bits=bits),
+        read=_way_to(storage, bits),
     )
 
 
-def _unpacked(dataset: Dataset, index: int) -> Pixels:
-    """Return a frame of bits; frames follow each other without a gap (PS3.5 8.1.1 and D)."""
-    shape = int(dataset.Rows), int(dataset.Columns)
-    first, last = index * shape[0] * shape[1], (index + 1) * shape[0] * shape[1]
+def _way_to(storage: Storage, bits: int) -> Callable[[int], Pixels]:
+    """Choose how frames are read."""
+    if storage.syntax.is_encapsulated:
+        _require_bytes(storage, found=storage.pixels.count if storage.pixels else 0, expected=1)
+        return partial(_decoded, storage, next(_tickets))
+    expected = -(-storage.frame_bits * storage.num_frames // 8)
+    plain = storage.syntax in _NATIVE and storage.samples == 1
+    if not plain or storage.allocated not in (1, *_WORDS):
+        # Big-endian, deflated or packed in an odd way: rare, and left to pydicom, in this process:
+        # nothing native but zlib is at work.
+        return partial(_parsed, storage, _loaded(storage, expected))
+    _require_bytes(storage, found=storage.pixels.count if storage.pixels else 0, expected=expected)
+    content = None
+    if storage.file.member is not None:
+        with storage.file.open() as stream:
+            content = stream.read()
+    if storage.allocated == 1:
+        return partial(_unpacked, storage, content)
+    return partial(_plain, storage, content, bits)
+
+
+def _plain(storage: Storage, content: bytes | None, bits: int, index: int) -> Pixels:
+    """Read one frame of words."""
+    word = storage.allocated // 8
+    kind = np.dtype(f"<{'i' if storage.signed else 'u'}{word}")
+    count = storage.rows * storage.columns
+    words = _at(storage, content, kind, first=index * count * word, count=count)
+    spare = storage.allocated - bits
+    if spare:
+        # Up and down again: what lies above the stored bits goes, and the sign takes its place.
+        words = np.left_shift(words, spare)
+        np.right_shift(words, spare, out=words)
+    return words.reshape(storage.rows, storage.columns)
+
+
+def _unpacked(storage: Storage, content: bytes | None, index: int) -> Pixels:
+    """Read one frame of bits; frames follow each other without a gap (PS3.5 8.1.1 and D)."""
+    count = storage.rows * storage.columns
+    first, last = index * count, (index + 1) * count
+    start = first // 8
     # pydicom 3.0.2 loses bits of single frames that do not begin at a byte.
-    data = np.frombuffer(dataset.PixelData, np.uint8)[first // 8 : -(-last // 8)]
-    bits = np.unpackbits(data, bitorder="little")[first % 8 :][: last - first]
-    return np.asarray(bits.reshape(shape))
+    data = _at(storage, content, np.dtype(np.uint8), first=start, count=-(-last // 8) - start)
+    bits = np.unpackbits(data, bitorder="little")[first % 8 :][:count]
+    return np.asarray(bits.reshape(storage.rows, storage.columns))
 
 
-def _syntax_of(dataset: Dataset) -> UID:
-    found = text(dataset.file_meta, "TransferSyntaxUID")
-    return UID(found) if found else ImplicitVRLittleEndian
+def _at(
+    storage: Storage, content: bytes | None, kind: np.dtype[Any], *, first: int, count: int
+) -> NDArray[Any]:
+    """Read so many numbers, from a byte of the pixel data on."""
+    place = first + (storage.pixels.first if storage.pixels else 0)
+    if content is not None:
+        return np.frombuffer(content, kind, count, place)
+    try:
+        found = np.fromfile(storage.file.path, kind, count, offset=place)
+    except OSError as fault:
+        raise ReadError(
+            f"{storage.name}: cannot be read: {fault.strerror}", code="DCM-038"
+        ) from fault
+    _require_bytes(storage, found=found.nbytes, expected=count * kind.itemsize)
+    return found
 
 
-def _decoder_of(syntax: UID, name: str, *, bits: int) -> Decoder:
+def _loaded(storage: Storage, expected_bytes: int) -> Dataset:
+    """Let pydicom read the pixels of all frames."""
+    try:
+        dataset = dataset_with_pixels(storage.file)
+        found = len(dataset.PixelData) if dataset.get("PixelData") else 0
+    except BROKEN as fault:
+        raise ReadError(
+            f"{storage.name}: breaks off before the end of its pixels",
+            code="DCM-015",
+            hint="copy the file again",
+        ) from fault
+    _require_bytes(storage, found=found, expected=expected_bytes)
+    return dataset
+
+
+def _parsed(storage: Storage, dataset: Dataset, index: int) -> Pixels:
+    try:
+        return np.asarray(decode(dataset, index))
+    except _UNDECODABLE as fault:
+        raise _undecodable(storage, index) from fault
+
+
+def _decoded(storage: Storage, ticket: int, index: int) -> Pixels:
+    """Decode one compressed frame in a sandbox."""
+    file = storage.file
+    frame_bytes = storage.rows * storage.columns * storage.samples * 8
+    try:
+        return call(
+            "medseg.io.dicom.decoding:decode_frame",
+            {
+                "path": str(file.path.absolute()),
+                "member": asdict(file.member) if file.member else None,
+                "index": index,
+                "ticket": ticket,
+            },
+            result_bytes=frame_bytes,
+            memory_bytes=4 * frame_bytes + 4 * file.num_bytes(),
+            cpu_s=(frame_bytes + file.num_bytes()) / _BYTES_A_SECOND,
+        )
+    except SandboxError as fault:
+        if str(fault) == "failed":
+            raise _undecodable(storage, index) from fault
+        raise ReadError(
+            f"{storage.name} frame {index + 1}: the decoder of {storage.syntax.name} {fault}",
+            code="DCM-044",
+            hint="copy the file again; the stream is damaged, or made to do this",
+        ) from fault
+
+
+def _undecodable(storage: Storage, index: int) -> ReadError:
+    return ReadError(
+        f"{storage.name} frame {index + 1}: the {storage.syntax.name} pixel stream cannot be "
+        "decoded",
+        code="DCM-014",
+        hint="copy the file again; the stream is damaged",
+    )
+
+
+def _require_decoder(storage: Storage, bits: int) -> None:
+    syntax: UID = storage.syntax
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as fault:
         raise ReadError(
-            f"{name}: transfer syntax {syntax.name} ({syntax}) cannot be decoded by any package",
+            f"{storage.name}: transfer syntax {syntax.name} ({syntax}) cannot be decoded by any "
+            "package",
             code="DCM-013",
             hint="it is retired or not for images; convert the series with its own software",
         ) from fault
@@ -143,52 +249,44 @@ def _decoder_of(syntax: UID, name: str, *, bits: int) -> Decoder:
         package = _EXTENDED_PACKAGE
     if package:
         raise ReadError(
-            f"{name}: transfer syntax {syntax.name} ({syntax}) of {bits} bits needs a "
+            f"{storage.name}: transfer syntax {syntax.name} ({syntax}) of {bits} bits needs a "
             "decoder that is not here",
             code="DCM-013",
             hint=f"pip install {package}",
         )
-    return decoder
 
 
-def _require_whole(dataset: Dataset, syntax: UID, name: str) -> None:
+def _require_bytes(storage: Storage, *, found: int, expected: int) -> None:
     """Refuse missing and truncated pixel data; compressed streams are found out by decoding."""
-    if "PixelData" not in dataset or not dataset.PixelData:
-        raise ReadError(f"{name}: holds no pixel data", code="DCM-015", hint="copy the file again")
-    if syntax.is_compressed and not syntax.is_deflated:
-        return
-    shape = [whole(dataset, key, name=name) or 1 for key in ("Rows", "Columns", "NumberOfFrames")]
-    bits = whole(dataset, "BitsAllocated", name=name) or 8
-    expected = -(-int(np.prod(shape, dtype=np.int64)) * bits // 8)
-    found = len(dataset.PixelData)
+    if not found:
+        raise ReadError(
+            f"{storage.name}: holds no pixel data", code="DCM-015", hint="copy the file again"
+        )
     if found < expected:
         raise ReadError(
-            f"{name}: pixel data is cut short: {found} bytes, expected {expected}",
+            f"{storage.name}: pixel data is cut short: {found} bytes, expected {expected}",
             code="DCM-015",
             hint="copy the file again",
         )
 
 
-def _bits_of(dataset: Dataset, name: str) -> int:
-    allocated = whole(dataset, "BitsAllocated", name=name) or 0
-    stored = whole(dataset, "BitsStored", name=name) or allocated
-    high = whole(dataset, "HighBit", name=name)
+def _bits_of(storage: Storage) -> int:
+    allocated, high = storage.allocated, storage.high
+    stored = storage.stored or allocated
     if not 1 <= stored <= allocated <= 32 or (high is not None and high != stored - 1):
         raise ReadError(
-            f"{name}: {stored} bits stored in {allocated} with high bit {high}, expected at most "
-            "32 bits at the low end of each word",
+            f"{storage.name}: {stored} bits stored in {allocated} with high bit {high}, expected "
+            "at most 32 bits at the low end of each word",
             code="DCM-010",
         )
     return stored
 
 
-def _padding_of(dataset: Dataset, name: str, *, bits: int, signed: bool) -> tuple[int, int] | None:
+def _padding_of(storage: Storage, *, bits: int) -> tuple[int, int] | None:
     """Return the range of stored values that stand for "no measurement" (PS3.3 C.7.5.1.1.2)."""
-    first = number(dataset, "PixelPaddingValue", name=name)
-    if first is None:
+    if storage.padding is None:
         return None
-    last = number(dataset, "PixelPaddingRangeLimit", name=name)
-    ends = [_as_stored(int(end), bits=bits, signed=signed) for end in (first, last or first)]
+    ends = [_as_stored(int(end), bits=bits, signed=storage.signed) for end in storage.padding]
     return min(ends), max(ends)
 
 

@@ -16,7 +16,8 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelSet
 from medseg.io.dicom.attributes import number, whole
 from medseg.io.dicom.enhanced import FunctionalGroups
-from medseg.io.dicom.frames import Plane, matrix_of, plane_of
+from medseg.io.dicom.frames import Plane, plane_of
+from medseg.io.dicom.storage import matrix_of
 
 # Writers round positions to six digits; a frame of another grid is off by most of a voxel.
 _TOLERANCE_MM = 0.01

@@ -14,48 +14,75 @@ from pathlib import Path
 from typing import IO
 
 from medseg.core.errors import ReadError
+from medseg.io.dicom.zip_members import BAD_ARCHIVE, Member, list_members, unpack
 
 # A single slice is megabytes, an enhanced series rarely more than a gigabyte.
 _MAX_MEMBER_BYTES = 4 * 2**30
 _MAX_MEMBERS = 200_000
 _PREAMBLE_BYTES = 128
 _HEAD_BYTES = _PREAMBLE_BYTES + 4
-# RuntimeError is what zipfile raises for an encrypted member.
-_BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
+# Deflated files hold one slice or one multi-frame object; pydicom inflates them whole.
+_MAX_INFLATED_BYTES = 2**30
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+# The transfer syntax stands among the first elements; File Meta Information is a few hundred bytes.
+_META_BYTES = 1024
+_BLOCK_BYTES = 2**20
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class DicomFile:
     """One file on disk, or one member of a .zip on disk.
 
     Attributes:
         path: the file, or the archive.
-        member: name inside the archive; empty for a plain file.
+        member: which file inside the archive; None for a plain file.
     """
 
     path: Path
-    member: str = ""
+    member: Member | None = None
 
     @property
     def name(self) -> str:
         """How messages call it: the last part of its path."""
-        return Path(self.member).name if self.member else self.path.name
+        return Path(self.member.name).name if self.member else self.path.name
 
     @property
     def folder(self) -> str:
         """The folder it lies in (on disk, or inside the archive)."""
-        return str(Path(self.member).parent if self.member else self.path.parent)
+        return str(Path(self.member.name).parent if self.member else self.path.parent)
 
-    def open(self) -> IO[bytes]:
+    def open(self, *, first_bytes: int | None = None) -> IO[bytes]:
         """Open for reading; a member is unpacked in memory.
 
+        Args:
+            first_bytes: so many will do; a member is unpacked no further.
+
         Raises:
-            ReadError: DCM-038, the file or archive cannot be read, or the member is too large.
+            ReadError: DCM-038, the file or archive cannot be read, the member is too large, or the
+                file is deflated and would inflate beyond any slice.
         """
-        if self.member:
-            return io.BytesIO(self._unpacked(_MAX_MEMBER_BYTES))
         with self._refusing():
-            return self.path.open("rb")
+            if self.member is None:
+                stream: IO[bytes] = self.path.open("rb")
+            else:
+                stream = io.BytesIO(self._unpacked(self.member, first_bytes))
+            try:
+                self._require_small(stream)
+            except BaseException:
+                stream.close()
+                raise
+            return stream
+
+    def num_bytes(self) -> int:
+        """Return its size, unpacked.
+
+        Raises:
+            ReadError: as in `open`.
+        """
+        if self.member is not None:
+            return self.member.num_bytes
+        with self._refusing():
+            return self.path.stat().st_size
 
     def head(self) -> bytes:
         """Return the first bytes, enough to tell DICOM from the rest.
@@ -63,22 +90,47 @@ class DicomFile:
         Raises:
             ReadError: as in `open`.
         """
-        if self.member:
-            return self._unpacked(_HEAD_BYTES)
-        with self._refusing(), self.path.open("rb") as stream:
-            return stream.read(_HEAD_BYTES)
+        with self._refusing():
+            if self.member is not None:
+                return self._unpacked(self.member, _HEAD_BYTES)
+            with self.path.open("rb") as stream:
+                return stream.read(_HEAD_BYTES)
 
-    def _unpacked(self, num_bytes: int) -> bytes:
-        with self._refusing(), zipfile.ZipFile(self.path) as archive:
-            size = archive.getinfo(self.member).file_size
-            if size > _MAX_MEMBER_BYTES:
-                raise ReadError(
-                    f"{self.path.name}: member {self.name} unpacks to {size} bytes, expected at "
-                    f"most {_MAX_MEMBER_BYTES}",
-                    code="DCM-038",
-                )
-            with archive.open(self.member) as stream:
-                return stream.read(num_bytes)
+    def _unpacked(self, member: Member, first_bytes: int | None) -> bytes:
+        if member.num_bytes > _MAX_MEMBER_BYTES:
+            raise ReadError(
+                f"{self.name}: unpacks to {member.num_bytes} bytes from {self.path.name}, expected "
+                f"at most {_MAX_MEMBER_BYTES}",
+                code="DCM-038",
+            )
+        return unpack(self.path, member, num_bytes=first_bytes)
+
+    def _require_small(self, stream: IO[bytes]) -> None:
+        """Refuse a deflated file that would fill the memory once it is inflated."""
+        start = stream.read(_META_BYTES)
+        stream.seek(0)
+        if _DEFLATED not in start:
+            return
+        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        # File Meta Information begins with its own length (PS3.10 7.1): 4 bytes after 8.
+        meta = int.from_bytes(start[_HEAD_BYTES + 8 : _HEAD_BYTES + 12], "little")
+        stream.seek(_HEAD_BYTES + 12 + meta)
+        while total <= _MAX_INFLATED_BYTES and not inflate.eof:
+            block = inflate.unconsumed_tail or stream.read(_BLOCK_BYTES)
+            if not block:
+                break
+            try:
+                total += len(inflate.decompress(block, _BLOCK_BYTES))
+            except zlib.error:
+                # Where the stream lies elsewhere or is damaged, the parser will say so.
+                break
+        stream.seek(0)
+        if total > _MAX_INFLATED_BYTES:
+            raise ReadError(
+                f"{self.name}: inflates to more than {_MAX_INFLATED_BYTES} bytes",
+                code="DCM-038",
+                hint="a slice is megabytes; the file is damaged, or made to fill the memory",
+            )
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -88,9 +140,9 @@ class DicomFile:
             raise ReadError(
                 f"{self.name}: cannot be read: {fault.strerror}", code="DCM-038"
             ) from fault
-        except _BAD_ARCHIVE as fault:
+        except BAD_ARCHIVE as fault:
             raise ReadError(
-                f"{self.path.name}: member {self.name} cannot be unpacked (damaged, encrypted or "
+                f"{self.name}: cannot be unpacked from {self.path.name} (damaged, encrypted or "
                 "packed by an unknown method)",
                 code="DCM-038",
                 hint="copy the archive again, or unpack it into a folder first",
@@ -115,7 +167,7 @@ def find_files(path: Path, *, recursive: bool = True) -> Iterator[DicomFile]:
 
 def has_preamble(head: bytes) -> bool:
     """Tell whether a file begins as DICOM part 10 demands: 128 bytes, then `DICM`."""
-    return head[_PREAMBLE_BYTES:] == b"DICM"
+    return head[_PREAMBLE_BYTES:_HEAD_BYTES] == b"DICM"
 
 
 def looks_bare(head: bytes) -> bool:
@@ -144,17 +196,16 @@ def _files_under(folder: Path, *, recursive: bool) -> Iterator[DicomFile]:
 
 def _members(archive: Path) -> Iterator[DicomFile]:
     try:
-        with zipfile.ZipFile(archive) as opened:
-            names = sorted(entry.filename for entry in opened.infolist() if not entry.is_dir())
-    except (OSError, zipfile.BadZipFile) as fault:
+        members = list_members(archive)
+    except (OSError, NotImplementedError, ValueError, zipfile.BadZipFile) as fault:
         raise ReadError(
             f"{archive.name}: is not a readable .zip archive",
             code="DCM-038",
             hint="copy the archive again",
         ) from fault
-    if len(names) > _MAX_MEMBERS:
+    if len(members) > _MAX_MEMBERS:
         raise ReadError(
-            f"{archive.name}: holds {len(names)} members, expected at most {_MAX_MEMBERS}",
+            f"{archive.name}: holds {len(members)} members, expected at most {_MAX_MEMBERS}",
             code="DCM-038",
         )
-    yield from (DicomFile(archive, name) for name in names)
+    yield from (DicomFile(archive, member) for member in members)

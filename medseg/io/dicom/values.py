@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from medseg.core.errors import ReadError
 from medseg.core.findings import Finding
 from medseg.io.dicom.attributes import unspoken
 from medseg.io.dicom.frames import Frame
-from medseg.io.dicom.pixels import PixelFile, Pixels, open_pixels
-from medseg.io.dicom.sources import DicomFile
+from medseg.io.dicom.pixels import PixelFile, Pixels, pixels_in
+from medseg.io.dicom.storage import Storage
 from medseg.runtime.hardware import num_cores
 
 # Voxel arrays of this file are indexed K, J, I (slice, row, column), as they come off the disk.
@@ -23,6 +24,7 @@ _Voxels = NDArray[Any]
 # Values of these modalities have a unit (HU; Bq/ml or SUV), so they are never turned upside down.
 _MEASURED = frozenset({"CT", "PT"})
 _AIR_HU = -1024.0
+_INTEGERS = (np.int16, np.int32, np.int64)
 _INT16 = np.iinfo(np.int16)
 # A CT whose lowest value is above this shows no air, or is not in HU.
 _NO_AIR_HU = -500.0
@@ -31,12 +33,12 @@ _NO_AIR_HU = -500.0
 def read_voxels(
     frames: Sequence[Frame], *, modality: str, name: str
 ) -> tuple[_Voxels, tuple[Finding, ...]]:
-    """Decode and rescale the frames of one volume.
+    """Decode and rescale the frames of one volume, several at a time.
 
-    Whole numbers stay integers (int16 where they fit, else int32); others become float32.
-    MONOCHROME1 is turned so that high is bright, once and here, except where values have a unit.
-    Voxels at the padding value are set to air (CT) or to the lowest measured value, where the
-    padding lies outside the measured values.
+    Whole numbers stay integers (int16 where they fit, else the next that does); others become
+    float32. MONOCHROME1 is turned so that high is bright, once and here, except where values have
+    a unit. Voxels at the padding value are set to air (CT) or to the lowest measured value, where
+    the padding lies outside the measured values.
 
     Args:
         frames: in the order of k, all of one matrix.
@@ -47,56 +49,106 @@ def read_voxels(
         Voxels (K, J, I), and findings DCM-008, DCM-011, DCM-032.
 
     Raises:
-        ReadError: DCM-036 not enough memory, and as `pixels.PixelFile`.
+        ReadError: DCM-036 not enough memory, and as `pixels.pixels_in` and `pixels.PixelFile`.
     """
     exact = all(frame.slope == 1 and frame.intercept.is_integer() for frame in frames)
     _require_memory(frames, 6 if exact else 8, name)
-    columns, rows = frames[0].shape
-    kind = np.int16 if exact else np.float32
-    voxels: _Voxels = np.empty((len(frames), rows, columns), dtype=kind)
+    canvas = _Canvas(frames, np.dtype(np.int16 if exact else np.float32))
     padding: dict[int, tuple[int, int]] = {}
     inverted = False
-    for k, pixels, source in _stored(frames, modality):
-        values = _rescale(pixels, frames[k], source.limits, exact=exact)
-        voxels = _fitting(voxels, values)
-        voxels[k] = values
-        inverted |= source.inverted
+    for indices, source in _drawn(frames, canvas, turned=modality not in _MEASURED, exact=exact):
+        inverted |= source.storage.inverted
         if source.padding is not None:
-            padding[k] = source.padding
+            padding |= dict.fromkeys(indices, source.padding)
+    voxels = canvas.voxels
     findings = _fill_padding(voxels, frames, padding, modality=modality, name=name)
     findings += _gray_findings(voxels, modality=modality, inverted=inverted, name=name)
     return voxels, tuple(findings)
 
 
-def _stored(frames: Sequence[Frame], modality: str) -> Iterator[tuple[int, Pixels, PixelFile]]:
-    """Decode frames, several files at a time; yield k, the stored values, and their file."""
-    places: dict[DicomFile, list[int]] = {}
+class _Canvas:
+    """The volume while slices are put into it by several threads; widened when one does not fit."""
+
+    def __init__(self, frames: Sequence[Frame], kind: np.dtype[Any]) -> None:
+        columns, rows = frames[0].shape
+        self.voxels: _Voxels = np.empty((len(frames), rows, columns), dtype=kind)
+        self._turn = Condition()
+        self._num_writing = 0
+
+    def put(self, k: int, values: _Voxels) -> None:
+        """Put one slice in its place."""
+        with self._turn:
+            kind = self._kind_for(values)
+            if kind != self.voxels.dtype:
+                # Not while another thread writes into what is about to be left behind.
+                self._turn.wait_for(lambda: not self._num_writing)
+                self.voxels = self.voxels.astype(self._kind_for(values))
+            voxels = self.voxels
+            self._num_writing += 1
+        try:
+            voxels[k] = values
+        finally:
+            with self._turn:
+                self._num_writing -= 1
+                self._turn.notify_all()
+
+    def _kind_for(self, values: _Voxels) -> np.dtype[Any]:
+        """Return the smallest kind of number, from that of the volume on, that the slice fits."""
+        own = self.voxels.dtype
+        if values.dtype == own or own.kind != "i":
+            return own
+        kinds = [np.dtype(kind) for kind in _INTEGERS if np.dtype(kind).itemsize >= own.itemsize]
+        return next(kind for kind in kinds if _holds(kind, values))
+
+
+def _holds(kind: np.dtype[Any], values: _Voxels) -> bool:
+    ends = np.iinfo(kind)
+    return bool(values.min() >= ends.min and values.max() <= ends.max)
+
+
+def _drawn(
+    frames: Sequence[Frame], canvas: _Canvas, *, turned: bool, exact: bool
+) -> Iterator[tuple[Sequence[int], PixelFile]]:
+    """Put every frame on the canvas; yield which slices came from which file."""
+
+    def draw(task: tuple[Storage, Sequence[int]]) -> tuple[Sequence[int], PixelFile]:
+        storage, places = task
+        source = pixels_in(storage)
+        if storage.inverted and turned:
+            source = _turned(source)
+        for k in places:
+            pixels = source.frame(frames[k].index)
+            canvas.put(k, _rescale(pixels, frames[k], source.limits, exact=exact))
+        return places, source
+
+    pool = ThreadPoolExecutor(num_cores())
+    try:
+        with unspoken():
+            yield from pool.map(draw, _tasks(frames))
+    finally:
+        # After a refusal, what has not begun is not worth doing.
+        pool.shutdown(cancel_futures=True)
+
+
+def _tasks(frames: Sequence[Frame]) -> list[tuple[Storage, Sequence[int]]]:
+    """Share the frames out: by file, and a file of many frames among all cores."""
+    places: dict[Storage, list[int]] = {}
     for k, frame in enumerate(frames):
-        places.setdefault(frame.file, []).append(k)
-    files = list(places)
-    # In batches, so that decoded slices do not pile up before they are placed.
-    ahead = 4 * num_cores()
-    with unspoken(), ThreadPoolExecutor(num_cores()) as pool:
-        for start in range(0, len(files), ahead):
-            batch = files[start : start + ahead]
-            wanted = [[frames[k].index for k in places[file]] for file in batch]
-            for file, (source, pixels) in zip(batch, pool.map(_decode, batch, wanted), strict=True):
-                if source.inverted and modality not in _MEASURED:
-                    source, pixels = _turned(source, pixels)
-                for k, decoded in zip(places[file], pixels, strict=True):
-                    yield k, decoded, source
+        places.setdefault(frame.storage, []).append(k)
+    most = -(-len(frames) // num_cores())
+    return [
+        (storage, found[start : start + most])
+        for storage, found in places.items()
+        for start in range(0, len(found), most)
+    ]
 
 
-def _decode(file: DicomFile, indices: Sequence[int]) -> tuple[PixelFile, list[Pixels]]:
-    source = open_pixels(file)
-    return source, [source.frame(index) for index in indices]
-
-
-def _turned(source: PixelFile, pixels: Sequence[Pixels]) -> tuple[PixelFile, list[Pixels]]:
+def _turned(source: PixelFile) -> PixelFile:
     """Swap the ends of the gray scale, in the pixels and in the value that marks padding."""
     ends = sum(source.limits)
     padding = source.padding and (ends - source.padding[1], ends - source.padding[0])
-    return replace(source, padding=padding), [ends - frame.astype(np.int64) for frame in pixels]
+    read = source.read
+    return replace(source, padding=padding, read=lambda index: ends - read(index).astype(np.int64))
 
 
 def same_pixels(one: Frame, other: Frame) -> bool:
@@ -107,13 +159,8 @@ def same_pixels(one: Frame, other: Frame) -> bool:
     """
     if (one.shape, one.slope, one.intercept) != (other.shape, other.slope, other.intercept):
         return False
-    first, second = (open_pixels(frame.file).frame(frame.index) for frame in (one, other))
+    first, second = (pixels_in(frame.storage).frame(frame.index) for frame in (one, other))
     return bool(np.array_equal(first, second))
-
-
-def _empty(frames: Sequence[Frame], kind: np.dtype[Any]) -> _Voxels:
-    columns, rows = frames[0].shape
-    return np.empty((len(frames), rows, columns), dtype=kind)
 
 
 def _rescale(pixels: Pixels, frame: Frame, limits: tuple[int, int], *, exact: bool) -> _Voxels:
@@ -122,16 +169,9 @@ def _rescale(pixels: Pixels, frame: Frame, limits: tuple[int, int], *, exact: bo
     shift = int(frame.intercept)
     if limits[0] + shift >= _INT16.min and limits[1] + shift <= _INT16.max:
         # Wrapping around on the way is harmless, since every sum fits.
-        return pixels.astype(np.int16, copy=False) + np.int16(shift)
+        stored = pixels.astype(np.int16, copy=False)
+        return stored + np.int16(shift) if shift else stored
     return pixels.astype(np.int64) + shift
-
-
-def _fitting(voxels: _Voxels, values: _Voxels) -> _Voxels:
-    """Widen the volume once a slice does not fit into int16."""
-    if voxels.dtype != np.int16 or values.dtype == np.int16:
-        return voxels
-    fits = values.min() >= _INT16.min and values.max() <= _INT16.max
-    return voxels if fits else voxels.astype(np.int32)
 
 
 def _fill_padding(
