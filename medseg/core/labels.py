@@ -5,8 +5,8 @@ What a file stores for a class (`myelin: 127`, or "any id above 0 is a nucleus")
 when it is read, and back when it is written.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -141,6 +141,27 @@ class LabelSet:
     def names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their indices 1..N."""
         return tuple(label.name for label in self.labels)
+
+    @property
+    def things(self) -> tuple[int, ...]:
+        """Indices of the classes whose objects are told apart."""
+        return tuple(n for n, label in enumerate(self.labels, start=1) if label.kind == "thing")
+
+    def with_things(self, names: Collection[str]) -> "LabelSet":
+        """Return the label set with these classes as things, and all others as stuff.
+
+        Raises:
+            LabelError: LBL-013 a name that is no class.
+        """
+        if unknown := sorted(set(names) - set(self.names)):
+            raise LabelError(
+                f"things={list(names)}: {unknown[0]!r} is no class; expected some of "
+                f"{list(self.names)}",
+                code="LBL-013",
+            )
+        kinds: dict[bool, Literal["thing", "stuff"]] = {True: "thing", False: "stuff"}
+        labels = [replace(label, kind=kinds[label.name in names]) for label in self.labels]
+        return replace(self, labels=tuple(labels))
 
     @property
     def num_outputs(self) -> int:

@@ -185,6 +185,16 @@ class Plan:
                 )
 
     @property
+    def voxel_edges(self) -> tuple[float, float, float]:
+        """Edges of a voxel along i, j, k as the plan knows them, in any unit.
+
+        An axis that keeps each scan's own spacing counts as long as the longest known one.
+        """
+        known_mm = [spacing for spacing in self.spacing_mm if spacing is not None]
+        i, j, k = (spacing or max(known_mm, default=1.0) for spacing in self.spacing_mm)
+        return i, j, k
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels, in the order the network takes them."""
         return tuple(entry.channel for entry in self.intensity)

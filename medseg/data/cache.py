@@ -57,6 +57,15 @@ class CachedCase:
         return mapped
 
 
+    def open_ids(self) -> NDArray[np.int32] | None:
+        """Open the ids of objects (I, J, K) on the same grid; None where they were not kept."""
+        path = self.folder / "ids.npy"
+        if not path.exists():
+            return None
+        mapped: NDArray[np.int32] = np.load(path, mmap_mode="r")
+        return mapped
+
+
 def cache_key(case: Case, recipe: dict[str, Any]) -> str:
     """Return the name of a case's folder: a digest of its files and of how it is prepared."""
     files = {"images": dict(case.images), "labels": list(case.labels), "digest": case.digest}
@@ -108,6 +117,8 @@ def _store(prepared: Prepared, place: Path) -> None:
             points = _class_points(label_IJK)
         np.savez(part / "points.npz", **points)  # type: ignore[arg-type]
         write_json({"geometry": prepared.geometry.to_json()}, part / "case.json")
+        if prepared.ids_IJK is not None:
+            np.save(part / "ids.npy", prepared.ids_IJK.numpy())
         try:
             part.replace(place)
         except OSError:

@@ -38,18 +38,29 @@ class Batch:
         annotated_BL: whether each class (background first) was annotated in the patch's case;
             None when all of them were, in every case.
         case_ids: where the patches come from.
+        ids_BIJK: ids of objects, 0 for none; None where they are not told apart.
     """
 
     image_BCIJK: torch.Tensor
     label_BIJK: torch.Tensor
     annotated_BL: torch.Tensor | None
     case_ids: tuple[str, ...]
+    ids_BIJK: torch.Tensor | None = None
+
+    @property
+    def maps(self) -> tuple[torch.Tensor, ...]:
+        """The label map, and the ids of objects where there are any."""
+        return (self.label_BIJK,) if self.ids_BIJK is None else (self.label_BIJK, self.ids_BIJK)
 
     def pin_memory(self) -> "Batch":
         """Move the tensors to page-locked memory, from which a GPU copies without waiting."""
         annotated = None if self.annotated_BL is None else self.annotated_BL.pin_memory()
         return Batch(
-            self.image_BCIJK.pin_memory(), self.label_BIJK.pin_memory(), annotated, self.case_ids
+            self.image_BCIJK.pin_memory(),
+            self.label_BIJK.pin_memory(),
+            annotated,
+            self.case_ids,
+            None if self.ids_BIJK is None else self.ids_BIJK.pin_memory(),
         )
 
 
@@ -93,12 +104,14 @@ class PatchSampler:
         rng = np.random.default_rng((self.seed, step))
         places = [self._place(step * self.batch_size + n) for n in range(self.batch_size)]
         chosen = [self.cases[place] for place in places]
-        pairs = [self._patch(self.cases[place], self._centres[place], rng) for place in places]
+        drawn = [self._patch(self.cases[place], self._centres[place], rng) for place in places]
+        ids = [own for _, _, own in drawn if own is not None]
         return Batch(
-            image_BCIJK=torch.from_numpy(np.stack([image for image, _ in pairs])),
-            label_BIJK=torch.from_numpy(np.stack([label for _, label in pairs])),
+            image_BCIJK=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
+            label_BIJK=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
             annotated_BL=self._annotated(chosen),
             case_ids=tuple(case.case.case_id for case in chosen),
+            ids_BIJK=torch.from_numpy(np.stack(ids)) if ids else None,
         )
 
     def _place(self, position: int) -> int:
@@ -109,18 +122,21 @@ class PatchSampler:
 
     def _patch(
         self, case: CachedCase, centres: Centres, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32] | None]:
         shape = case.geometry.shape
         start = _random_start(shape, self.patch_vox, rng)
         if rng.random() < self.foreground_share and centres.groups:
             start = _start_around(centres.draw(rng), self.patch_vox, shape=shape, rng=rng)
         margin = [(c - p) // 2 for c, p in zip(self.context_vox, self.patch_vox, strict=True)]
         first = [s - m for s, m in zip(start, margin, strict=True)]
-        label = case.open_label()
+        label, ids = case.open_label(), case.open_ids()
         if label is None:
             raise ManifestError(f"case {case.case.case_id}: has no label map to train on")
-        image = cut(case.open_image(), first, self.context_vox)
-        return image, cut(label, first, self.context_vox).astype(np.int64)
+        return (
+            cut(case.open_image(), first, self.context_vox),
+            cut(label, first, self.context_vox).astype(np.int64),
+            None if ids is None else cut(ids, first, self.context_vox),
+        )
 
     def _annotated(self, cases: Sequence[CachedCase]) -> torch.Tensor | None:
         if all(case.case.annotated is None for case in self.cases):

@@ -15,7 +15,8 @@ from medseg.core.errors import GeometryError, LabelError, ReadError
 from medseg.core.findings import Finding
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelSet
-from medseg.core.volume import Volume
+from medseg.core.stored_values import whole_numbers
+from medseg.core.volume import Array, Volume
 from medseg.io.images import Palette, read_picture
 from medseg.io.mha import read_mha
 from medseg.io.nifti import read_nifti
@@ -114,6 +115,26 @@ def read_label_map(
     index = labels.from_stored(first, name=str(path))
     found = Volume(index[None], stored.geometry, ("labels",), stored.findings)
     return _with_spacing(found, spacing_mm, path)
+
+
+def read_object_ids(path: Path) -> Array | None:
+    """Read the whole numbers that a mask stores, such as ids of objects, (I, J, K).
+
+    Returns:
+        None for formats that store named segments (DICOM SEG, .seg.nrrd) and no numbers.
+
+    Raises:
+        LabelError: LBL-001, LBL-002 numbers that are not whole.
+        ReadError: as `read_volume`.
+    """
+    kind = _kind_of_scan(path)
+    if kind in ("dicom", "zip"):
+        return None
+    stored, keys = _read_file(path, kind, channels_axis=kind == "nrrd", palette="indices")
+    if is_segmentation(keys):
+        return None
+    ids = stored.voxels[0]
+    return whole_numbers(ids, str(path)) if np.issubdtype(ids.dtype, np.inexact) else ids
 
 
 def case_name(path: Path) -> str:

@@ -31,21 +31,25 @@ class Prepared:
         image_CIJK: float32, on the plan's grid and scale.
         label_IJK: uint8 or int16 indices on the same grid, None when nobody labelled the scan.
         geometry: where that grid lies.
+        ids_IJK: int32 ids of objects on the same grid, None where they are not told apart.
     """
 
     image_CIJK: torch.Tensor
     label_IJK: torch.Tensor | None
     geometry: Geometry
+    ids_IJK: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PrepareChain:
-    """Reorient, resample, normalise: linear for images, nearest for labels."""
+    """Reorient, resample, normalise: linear for images, nearest for labels and ids."""
 
     plan: Plan
 
-    def __call__(self, scan: Volume, reference: Volume | None = None) -> Prepared:
-        """Prepare a scan and, on the same grid, its reference.
+    def __call__(
+        self, scan: Volume, reference: Volume | None = None, ids: Volume | None = None
+    ) -> Prepared:
+        """Prepare a scan and, on the same grid, its reference and the ids of its objects.
 
         Raises:
             PlanError: SCN-008 the scan has other channels than the plan.
@@ -67,7 +71,13 @@ class PrepareChain:
             )
             kind = torch.uint8 if reference.voxels.dtype == np.uint8 else torch.int16
             label = label.as_tensor()[0].to(kind)
-        return Prepared(normalise(image.as_tensor(), self.plan.intensity), label, geometry)
+        objects = None
+        if ids is not None:
+            # Ids are consecutive and few enough for float32 to hold each exactly.
+            moved = self._resample(ids.voxels.astype(np.float32), ids.geometry, mode="nearest")
+            objects = moved.as_tensor()[0].to(torch.int32)
+        image_CIJK = normalise(image.as_tensor(), self.plan.intensity)
+        return Prepared(image_CIJK, label, geometry, objects)
 
     def _resample(self, voxels: Array, geometry: Geometry, *, mode: str) -> MetaTensor:
         affine = torch.from_numpy(geometry.affine.copy())
