@@ -56,7 +56,6 @@ class CachedCase:
         mapped: NDArray[Any] = np.load(path, mmap_mode="r")
         return mapped
 
-
     def open_ids(self) -> NDArray[np.int32] | None:
         """Open the ids of objects (I, J, K) on the same grid; None where they were not kept."""
         path = self.folder / "ids.npy"
