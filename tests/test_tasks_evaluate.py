@@ -17,7 +17,8 @@ from medseg.core.errors import ConfigError, LabelError, ManifestError, ReadError
 from medseg.core.labels import label_set
 from medseg.data.manifest import Case, Channel, Manifest, write_manifest
 from medseg.data.pairs import choose_cases, pair_folders, pair_with_manifest
-from medseg.tasks.evaluate import Evaluation, Scoring, evaluate
+from medseg.metrics.scoring import Scoring
+from medseg.tasks.evaluate import Evaluation, evaluate
 
 AFFINE = np.diag([-0.8, 0.8, 2.5, 1.0])
 SHAPE = (20, 18, 10)

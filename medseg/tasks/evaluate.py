@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from medseg.data.manifest import Manifest, read_manifest
 from medseg.data.pairs import Pair, SplitChoice, pair_folders, pair_with_manifest
 from medseg.data.pool import outcomes
 from medseg.metrics.score_table import Row, measures_in, scores_text
+from medseg.metrics.scoring import Scoring, require_count
 from medseg.metrics.summary import score_case
 from medseg.runtime.console import say, table
 from medseg.runtime.files import write_json, write_text
@@ -26,35 +27,6 @@ from medseg.tracking.tracker import Tracker, open_tracker
 SCORES = "scores.csv"
 SUMMARY = "summary.json"
 _SPLITS: dict[str, SplitChoice] = {"all": "all", "train": "train", "test": "test"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scoring:
-    """How cases are scored and summarised.
-
-    Attributes:
-        surface_tolerance_mm: of surface Dice, pixels on grids without physical size; None: what
-            suits each grid (`metrics.surface.default_tolerance_mm`).
-        class_tolerance_mm: tolerances of the classes and regions that have their own.
-        level: of the bootstrap intervals.
-        seed: of their draws.
-    """
-
-    surface_tolerance_mm: float | None = None
-    class_tolerance_mm: Mapping[str, float] = field(default_factory=dict)
-    level: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        tolerances = dict(self.class_tolerance_mm)
-        if self.surface_tolerance_mm is not None:
-            tolerances["surface_tolerance_mm"] = self.surface_tolerance_mm
-        for name, tolerance in tolerances.items():
-            if not (_is_number(tolerance) and tolerance >= 0):
-                raise ConfigError(f"{name}={tolerance}: expected a tolerance of 0 or more")
-        if not (_is_number(self.level) and 0 < self.level < 1):
-            raise ConfigError(f"level={self.level}: expected a share between 0 and 1")
-        _require_count("seed", self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +105,7 @@ def evaluate(
     scoring = scoring or Scoring()
     _require_known(scoring, pairs)
     if num_workers is not None:
-        _require_count("num_workers", num_workers)
+        require_count("num_workers", num_workers)
     work = partial(
         score_pair,
         surface_tolerance_mm=scoring.surface_tolerance_mm,
@@ -216,16 +188,6 @@ def _means(summary: Summary) -> dict[str, float]:
         for measure, entry in measures.items()
     }
     return {**means, "num_cases": summary["num_cases"], "num_failed": summary["num_failed"]}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _require_count(name: str, value: object) -> None:
-    """Refuse what is no whole number from 0 on: settings come from a command line."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigError(f"{name}={value}: expected a whole number of 0 or more")
 
 
 def _require_known(scoring: Scoring, pairs: Sequence[Pair]) -> None:
