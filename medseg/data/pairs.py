@@ -20,6 +20,7 @@ from medseg.data.scans import read_reference
 from medseg.data.splits import split_cases
 from medseg.io.formats import read_label_map, read_volume
 from medseg.io.sidecars import read_labels
+from medseg.io.sniff import sniff
 
 SplitChoice = Literal["all", "train", "test"] | int
 
@@ -177,20 +178,27 @@ def _read_case(manifest: Manifest, prediction: MaskFiles) -> Masks:
     (case,) = manifest.cases
     channel = manifest.reference_channel
     path, scan = prediction.choose(), manifest.path_of(case.images[channel])
-    predicted = read_label_map(path, manifest.labels)
     geometry = read_volume(
         scan, series_uid=case.series_uids.get(channel), spacing_mm=case.spacing_mm
     ).geometry
+    predicted = read_label_map(path, manifest.labels, onto=geometry, scan=scan)
     _require_same_grid(predicted.geometry, geometry, path=path, reference_path=scan)
     reference = read_reference(manifest, case, geometry)
     return Masks(predicted.only_channel, reference.only_channel, geometry)
 
 
 def _read_files(labels: LabelSet, prediction: MaskFiles, reference: MaskFiles) -> Masks:
-    """Read a prediction and a reference from two folders, on the grid of the reference."""
+    """Read a prediction and a reference from two folders, on one grid.
+
+    A DICOM mask may hold less than its scan's grid, or none; the other mask says which is meant.
+    """
     path, reference_path = prediction.choose(), reference.choose()
-    predicted = read_label_map(path, labels)
-    drawn = read_label_map(reference_path, labels)
+    if sniff(reference_path) == "dicom":
+        predicted = read_label_map(path, labels)
+        drawn = read_label_map(reference_path, labels, onto=predicted.geometry)
+    else:
+        drawn = read_label_map(reference_path, labels)
+        predicted = read_label_map(path, labels, onto=drawn.geometry)
     _require_same_grid(predicted.geometry, drawn.geometry, path=path, reference_path=reference_path)
     return Masks(predicted.only_channel, drawn.only_channel, drawn.geometry)
 

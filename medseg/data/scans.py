@@ -1,5 +1,6 @@
 """A case as voxels: its channels on one grid, and its reference on the same."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from medseg.data.case import Annotation, Case, Channel
 from medseg.data.manifest import Manifest
 from medseg.data.raters import majority, merge_masks
 from medseg.data.resample import resample_onto
-from medseg.io.formats import read_label_map, read_volume
+from medseg.io.formats import classes_in_mask, read_label_map, read_volume
 
 # How many values a colour image holds a voxel: red, green, blue.
 _NUM_COLOURS = 3
@@ -183,12 +184,10 @@ def classes_in(manifest: Manifest, case: Case) -> tuple[str, ...]:
     found: set[str] = set()
     for annotation in case.labels:
         if isinstance(annotation, str):
-            voxels = read_label_map(manifest.path_of(annotation), manifest.labels).voxels
-            held = np.unique(voxels)
-            found.update(n for i, n in enumerate(manifest.labels.names, start=1) if i in held)
+            found.update(classes_in_mask(manifest.path_of(annotation), manifest.labels))
             continue
         for name, relative in annotation.items():
-            if read_label_map(manifest.path_of(relative), _INSIDE).voxels.any():
+            if classes_in_mask(manifest.path_of(relative), _INSIDE):
                 found.add(name)
     return tuple(name for name in manifest.labels.names if name in found)
 
@@ -209,6 +208,10 @@ class _ReferenceReader:
             for index, name in enumerate(self.manifest.labels.names, start=1)
             if name in annotation
         }
+        return self._merged(masks)
+
+    def _merged(self, masks: Mapping[int, LabelMap]) -> LabelMap:
+        """Lay one mask a class over each other, and note where they overlap."""
         merged, overlaps = merge_masks(masks)
         if overlaps:
             self.findings.append(self._overlap(overlaps))
@@ -232,11 +235,14 @@ class _ReferenceReader:
 
     def _read_file(self, relative: str, labels: LabelSet) -> LabelMap:
         path = self.manifest.path_of(relative)
-        volume = read_label_map(path, labels, onto=self.geometry)
-        self.findings += volume.findings
         scan = self.manifest.data_root / self.case.images[self.manifest.reference_channel]
+        volume = read_label_map(path, labels, onto=self.geometry, scan=scan)
+        self.findings += volume.findings
         placed = volume.geometry
         if placed.unit == "px" and placed.shape == self.geometry.shape:
             placed = self.geometry
         require_match(placed, self.geometry, name=str(path), reference_name=str(scan))
-        return np.asarray(volume.only_channel)
+        if len(volume.channels) == 1:
+            return np.asarray(volume.only_channel)
+        # A SEG or RTSTRUCT may mark one voxel as several classes.
+        return self._merged(dict(enumerate(volume.voxels, start=1)))

@@ -30,7 +30,7 @@ from medseg.runtime.files import write_text
 # How probability maps are stored: whole numbers with a slope, or as they are.
 ProbabilityType = Quantised | Literal["float32"]
 # Formats that refer to a DICOM series; scans of other kinds go without.
-_FROM_DICOM = ("dicom_seg", "sr")
+_FROM_DICOM = ("dicom_seg", "sr", "rtstruct")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from medseg.io.writing import write_class_masks, write_label_map, write_volume
 
 __all__ = [
     "case_name",
+    "classes_in_mask",
     "find_scans",
     "read_label_map",
     "read_volume",
@@ -77,18 +78,22 @@ def read_label_map(
     *,
     spacing_mm: Spacing | None = None,
     onto: Geometry | None = None,
+    scan: Path | None = None,
 ) -> Volume:
     """Read a mask as indices 0..N (N + 1 where it is to be ignored).
 
     Args:
-        path: a file of any format, also a .seg.nrrd or a DICOM SEG.
-        labels: what the stored values (or the names of segments) stand for.
+        path: a file of any format, also a .seg.nrrd, a DICOM SEG or an RTSTRUCT.
+        labels: what the stored values (or the names of segments and regions) stand for.
         spacing_mm: size of a voxel, for images that carry none.
         onto: the grid of the scan, on which the frames of a DICOM SEG are placed (a SEG may leave
-            out slices without a mark); other formats lie on the grid their file declares.
+            out slices without a mark) and the contours of an RTSTRUCT drawn; other formats lie on
+            the grid their file declares.
+        scan: the scan itself; a SEG or RTSTRUCT of another frame of reference is refused.
 
     Returns:
-        One channel of indices, (1, I, J, K); of a SEG whose segments overlap, a channel a class.
+        One channel of indices, (1, I, J, K); of a SEG or RTSTRUCT whose classes overlap, one
+        channel of 0 and 1 a class.
 
     Raises:
         LabelError: LBL-001 to LBL-003 values that are no class, LBL-004 a picture in colours,
@@ -98,9 +103,9 @@ def read_label_map(
     """
     kind = _kind_of_scan(path)
     if kind in ("dicom", "zip"):
-        from medseg.io.dicom.seg import read_seg
+        from medseg.io.dicom.masks import read_dicom_mask
 
-        return read_seg(path, labels=labels, onto=onto)
+        return read_dicom_mask(path, labels, onto=onto, scan=scan)
     stored, keys = _read_file(path, kind, channels_axis=kind == "nrrd", palette="indices")
     if is_segmentation(keys):
         return labels_of_segments(stored, keys, path, labels)
@@ -135,6 +140,21 @@ def read_object_ids(path: Path) -> Array | None:
         return None
     ids = stored.voxels[0]
     return whole_numbers(ids, str(path)) if np.issubdtype(ids.dtype, np.inexact) else ids
+
+
+def classes_in_mask(path: Path, labels: LabelSet) -> tuple[str, ...]:
+    """Return the classes that a mask marks, in the order of the label set; it needs no scan.
+
+    Raises:
+        MedsegError: as `read_label_map`.
+    """
+    if _kind_of_scan(path) in ("dicom", "zip"):
+        from medseg.io.dicom.masks import classes_in_dicom
+
+        held = classes_in_dicom(path, labels)
+    else:
+        held = frozenset(np.unique(read_label_map(path, labels).voxels).tolist())
+    return tuple(name for index, name in enumerate(labels.names, start=1) if index in held)
 
 
 def case_name(path: Path) -> str:

@@ -95,6 +95,7 @@ def suffix_of(path: Path) -> str:
         ".seg.nrrd",
         ".seg.dcm",
         ".sr.dcm",
+        ".rtstruct.dcm",
         *(suffix for suffixes in SUFFIXES.values() for suffix in suffixes),
     ]
     name = path.name.lower()

@@ -8,7 +8,8 @@
 | .mha | yes, unless sheared | yes, unless sheared |
 | .png | one slice without placement | one slice, one channel |
 | .tif, .tiff | slices without placement | one channel |
-| .dcm | DICOM SEG, with its source | no |
+| .dcm, .seg.dcm | DICOM SEG, with its source | no |
+| .rtstruct.dcm | RTSTRUCT, with its source | no |
 """
 
 import re
@@ -41,6 +42,13 @@ SUFFIX_OF = {
     "tiff": ".tif",
     "dicom_seg": ".seg.dcm",
     "sr": ".sr.dcm",
+    "rtstruct": ".rtstruct.dcm",
+}
+# Suffixes of what refers to the DICOM series it was drawn on, and what messages call it.
+_DRAWN_ON_SERIES = {
+    ".dcm": "a DICOM SEG",
+    ".seg.dcm": "a DICOM SEG",
+    ".rtstruct.dcm": "an RTSTRUCT",
 }
 _UNSAFE = re.compile(r"[^\w.-]+")
 
@@ -62,12 +70,12 @@ def write_label_map(
         path: where; the suffix chooses the format.
         geometry: the grid, that of the scan.
         labels: stored values, names, colours and codes.
-        source: the folder, .zip or file of the DICOM series that a DICOM SEG refers to.
+        source: the folder, .zip or file of the DICOM series that a SEG or RTSTRUCT refers to.
         series_uid: which series of it, where there are several.
         seg_type: how a DICOM SEG stores its segments, see `write_seg`.
 
     Raises:
-        WriteError: FIL-020 a suffix medseg does not write, FIL-021 a SEG without its source,
+        WriteError: FIL-020 a suffix medseg does not write, FIL-021 a DICOM mask without source,
             FIL-022 a placement that a picture cannot carry, FIL-023 another shape.
         LabelError: LBL-005 indices that are no class.
     """
@@ -77,13 +85,26 @@ def write_label_map(
             code="FIL-023",
         )
     suffix = suffix_of(path)
-    if suffix in (".dcm", ".seg.dcm"):
+    if suffix in _DRAWN_ON_SERIES:
         if source is None:
             raise WriteError(
-                f"{path}: a DICOM SEG refers to the series it was drawn on, and none was given",
+                f"{path}: {_DRAWN_ON_SERIES[suffix]} refers to the series it was drawn on, and "
+                "none was given",
                 code="FIL-021",
                 hint="name the DICOM series as the source, or write .nii.gz",
             )
+        if suffix == SUFFIX_OF["rtstruct"]:
+            from medseg.io.dicom.rtstruct_write import write_rtstruct
+
+            write_rtstruct(
+                label_map_IJK,
+                path,
+                geometry=geometry,
+                labels=labels,
+                source=source,
+                series_uid=series_uid,
+            )
+            return
         from medseg.io.dicom.seg import write_seg
 
         write_seg(

@@ -191,7 +191,7 @@ def masks_in(prediction: Path) -> dict[str, Path]:
 
 
 def labels_for(prediction: Path, declared: Path | None) -> LabelSet:
-    """Find the classes: where they are declared, else beside the masks, else in a DICOM SEG.
+    """Find the classes: where they are declared, else beside the masks, else in a DICOM mask.
 
     Raises:
         ConfigError: nowhere.
@@ -204,9 +204,9 @@ def labels_for(prediction: Path, declared: Path | None) -> LabelSet:
     if beside.exists():
         return read_labels(beside)
     if prediction.is_file() and sniff(prediction) == "dicom":
-        from medseg.io.dicom.seg import read_seg_labels
+        from medseg.io.dicom.masks import read_dicom_labels
 
-        return read_seg_labels(prediction)
+        return read_dicom_labels(prediction)
     raise ConfigError(
         f"manifest= is missing, and there is no {beside}: what the values of the masks mean is "
         "unknown",
