@@ -1,6 +1,7 @@
 """medseg verify: an independent reader tells where a mask lies and what it holds."""
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 
@@ -80,6 +81,27 @@ def test_a_dicom_seg_lies_on_its_series(tmp_path, label_map_IJK, empty_slices):
     found = verify_mask(tmp_path / "m.dcm", tmp_path / "series")
     assert found.passed, found
     assert found.reader == "highdicom"
+
+
+def test_an_rtstruct_lies_on_its_series_until_it_is_moved(tmp_path, label_map_IJK):
+    scan = Volume(label_map_IJK[None].astype(np.int16), grid())
+    write_series(scan, tmp_path / "series", modality="CT", patient_id="phantom", seed="scan")
+    path = tmp_path / "m.rtstruct.dcm"
+    write_label_map(
+        label_map_IJK,
+        path,
+        geometry=read_dicom(tmp_path / "series").geometry,
+        labels=LABELS,
+        source=tmp_path / "series",
+    )
+    found = verify_mask(path, tmp_path / "series")
+    assert found.passed, found
+    assert (found.reader, found.num_vox) == ("matplotlib", 336)
+    dataset = pydicom.dcmread(path)
+    contour = dataset.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = [float(n) + 0.02 for n in contour.ContourData]
+    dataset.save_as(path)
+    assert verify_mask(path, tmp_path / "series").corner_error_mm == pytest.approx(0.02 * 3**0.5)
 
 
 def test_a_displaced_mask_is_measured_and_fails(tmp_path, label_map_IJK, capsys):

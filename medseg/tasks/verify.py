@@ -1,8 +1,8 @@
 """`medseg verify MASK SCAN`: a written mask read again by another library, and measured.
 
-medseg reads NIfTI, NRRD and MetaImage by its own code and DICOM SEG through pydicom. Here SimpleITK
-and highdicom read the same file; nibabel does where a NIfTI grid is sheared or has more than three
-axes, which SimpleITK refuses or gets wrong.
+medseg reads NIfTI, NRRD and MetaImage by its own code, DICOM SEG and RTSTRUCT through pydicom. Here
+SimpleITK and highdicom read the same file; nibabel does where a NIfTI grid is sheared or has more
+than three axes, which SimpleITK refuses or gets wrong; matplotlib fills an RTSTRUCT's contours.
 """
 
 import argparse
@@ -33,7 +33,9 @@ class Verification:
     Attributes:
         reader: the library that read the mask.
         corner_error_mm: largest distance between a corner of the mask as that library places it
-            and the same corner of the scan; infinite where the shapes differ.
+            and the same corner of the scan; infinite where the shapes differ. Of an RTSTRUCT, the
+            largest distance between a corner of a contour and the nearest corner of a voxel's
+            cross-section.
         num_differing_vox: voxels whose value is not the one medseg reads.
         num_vox: voxels compared.
     """
@@ -82,11 +84,7 @@ def verify_mask(mask: Path, scan: Path, *, series_uid: str | None = None) -> Ver
     kind = sniff(mask)
     reference = read_volume(scan, series_uid=series_uid).geometry
     if kind == "dicom":
-        from medseg.io.dicom.seg import read_seg
-
-        own = _combined(read_seg(mask, onto=reference).voxels)
-        reader = "highdicom"
-        other, error_mm = _by_highdicom(mask, reference)
+        reader, own, other, error_mm = _read_dicom(mask, scan, reference)
     else:
         volume = read_volume(mask)
         own = volume.voxels[0]
@@ -102,6 +100,21 @@ def verify_mask(mask: Path, scan: Path, *, series_uid: str | None = None) -> Ver
         num_differing_vox=int(np.count_nonzero(own != other)) if comparable else own.size,
         num_vox=own.size,
     )
+
+
+def _read_dicom(
+    mask: Path, scan: Path, reference: Geometry
+) -> tuple[str, NDArray[Any], NDArray[Any], float]:
+    """Return the other reader's name, what medseg and it read, and how far corners are off."""
+    from medseg.io.dicom.masks import is_rtstruct, read_dicom_labels, read_dicom_mask
+    from medseg.io.dicom.seg import read_seg
+
+    if not is_rtstruct(mask):
+        own = _combined(read_seg(mask, onto=reference).voxels)
+        return "highdicom", own, *_by_highdicom(mask, reference)
+    labels = read_dicom_labels(mask)
+    own = _combined(read_dicom_mask(mask, labels, onto=reference, scan=scan).voxels)
+    return "matplotlib", own, *_by_matplotlib(mask, reference)
 
 
 def _is_sheared(geometry: Geometry) -> bool:
@@ -169,6 +182,35 @@ def _by_highdicom(path: Path, reference: Geometry) -> tuple[NDArray[Any], float]
     target = marked @ steps[:3, :3].T + steps[:3, 3]
     placed[tuple(target.T)] = volume.array[tuple(marked.T)]
     return placed, float(error_mm)
+
+
+def _by_matplotlib(path: Path, reference: Geometry) -> tuple[NDArray[Any], float]:
+    """Fill the contours of an RTSTRUCT, the n-th region with n; return how far corners are off."""
+    import pydicom
+    from matplotlib.path import Path as Polygon
+
+    dataset = pydicom.dcmread(path)
+    order = {region.ROINumber: n for n, region in enumerate(dataset.StructureSetROISequence, 1)}
+    columns, rows, num_slices = reference.shape
+    centres = np.argwhere(np.ones((columns, rows), dtype=bool))
+    filled = np.zeros(reference.shape, dtype=np.uint16)
+    error_mm = 0.0
+    for region in dataset.ROIContourSequence:
+        inside = np.zeros(reference.shape, dtype=bool)
+        for contour in region.get("ContourSequence", ()):
+            points = np.array(contour.ContourData, dtype=np.float64).reshape(-1, 3) * (-1, -1, 1)
+            index = reference.to_index(points)
+            nearest = np.column_stack([np.floor(index[:, :2]) + 0.5, np.rint(index[:, 2])])
+            off_mm = np.linalg.norm(points - reference.to_world(nearest), axis=1).max()
+            k = int(nearest[0, 2])
+            if not 0 <= k < num_slices:
+                return filled, float("inf")
+            error_mm = max(error_mm, float(off_mm))
+            closed = Polygon(np.vstack([index[:, :2], index[:1, :2]]))
+            inside[:, :, k] ^= closed.contains_points(centres).reshape(columns, rows)
+        number = order[region.ReferencedROINumber]
+        filled[inside] = np.maximum(filled[inside], number)
+    return filled, error_mm
 
 
 def _combined(voxels: NDArray[Any]) -> NDArray[Any]:
