@@ -100,3 +100,23 @@ def test_mirroring_gives_left_and_right_partners_their_own_side_back():
 def test_an_overlap_of_one_is_refused():
     with pytest.raises(ConfigError, match="overlap=1"):
         WindowSettings(patch_vox=(8, 8, 8), overlap=1)
+
+
+def test_components_of_a_vector_change_sign_with_the_mirror():
+    """A field that points at the bright voxel does so from every mirror image alike."""
+    image = torch.zeros((1, 6, 8, 1))
+    image[0, 4, 1] = 1
+
+    def points(windows):
+        out = []
+        for window in windows[:, 0]:
+            place = (window == window.max()).nonzero()[0]
+            grid = torch.stack(torch.meshgrid(*map(torch.arange, window.shape), indexing="ij"))
+            out.append(torch.cat([window[None], (place[:, None, None, None] - grid)[:2].float()]))
+        return torch.stack(out)
+
+    alone = predict(image, points, patch_vox=(6, 8, 1))
+    mirrored = {"patch_vox": (6, 8, 1), "mirror_axes": (0, 1)}
+    assert not torch.equal(predict(image, points, **mirrored), alone)
+    averaged = predict(image, points, **mirrored, vector_outputs=(1, 2))
+    torch.testing.assert_close(averaged, alone)

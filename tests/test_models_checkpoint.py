@@ -9,6 +9,7 @@ import torch
 from medseg.core.errors import CheckpointError
 from medseg.core.fingerprint import CaseFingerprint, Fingerprint, Intensity
 from medseg.core.labels import label_set
+from medseg.core.objects import Centres, ObjectPlan
 from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
 from medseg.models.checkpoint import Checkpoint, load_checkpoint, network_of, save_checkpoint
 from medseg.models.registry import build_model
@@ -74,6 +75,29 @@ def test_a_checkpoint_comes_back_as_it_was(checkpoint, tmp_path):
     assert all(torch.equal(loaded.weights[k], checkpoint.weights[k]) for k in loaded.weights)
 
 
+def test_how_objects_are_told_apart_comes_back_and_widens_the_network(checkpoint, tmp_path):
+    objects = ObjectPlan(task="panoptic", way=Centres(unit_vox=8), least_ml=0.1)
+    network = build_model("unet", plan=PLAN, num_inputs=1, num_outputs=3 + 4)
+    wide = replace(
+        checkpoint, model="unet", settings={}, weights=network.state_dict(), objects=objects
+    )
+    save_checkpoint(wide, tmp_path / "model.pt")
+    loaded = load_checkpoint(tmp_path / "model.pt")
+    assert loaded.objects == objects
+    with torch.no_grad():
+        assert network_of(loaded)(torch.randn(1, 1, 16, 16, 16)).shape[1] == 7
+
+
+def test_a_checkpoint_that_knows_nothing_of_objects_loads(checkpoint, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "model.pt")
+    value = dict(load_tensors(tmp_path / "model.pt"))
+    del value["objects"]
+    save_tensors(value, tmp_path / "earlier.pt")
+    loaded = load_checkpoint(tmp_path / "earlier.pt")
+    assert loaded.objects is None
+    assert replace(loaded, weights={}) == replace(checkpoint, weights={})
+
+
 def test_its_network_gives_the_logits_of_the_one_that_was_trained(checkpoint, tmp_path):
     trained = network_of(checkpoint)
     save_checkpoint(checkpoint, tmp_path / "model.pt")
@@ -114,6 +138,7 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before_and_a_finding(checkp
         ({"fingerprint": {"cases": [{}]}}, "CKP-005"),
         ({"weights": None}, "CKP-005"),
         ({"model": 3}, "CKP-005"),
+        ({"objects": {"task": "instance"}}, "CKP-005"),
     ],
 )
 def test_a_file_that_is_whole_but_wrong_is_refused(checkpoint, tmp_path, change, code):

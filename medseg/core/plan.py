@@ -188,11 +188,13 @@ class Plan:
     def voxel_edges(self) -> tuple[float, float, float]:
         """Edges of a voxel along i, j, k as the plan knows them, in any unit.
 
-        An axis that keeps each scan's own spacing counts as long as the longest known one.
+        An axis that keeps each scan's own spacing counts as long as the longest known one; across
+        the slices of a 2D plan nothing is measured.
         """
-        known_mm = [spacing for spacing in self.spacing_mm if spacing is not None]
-        i, j, k = (spacing or max(known_mm, default=1.0) for spacing in self.spacing_mm)
-        return i, j, k
+        spacing_mm = self.spacing_mm[: self.spatial_dims]
+        longest_mm = max((edge for edge in spacing_mm if edge is not None), default=1.0)
+        i, j, *rest = (edge or longest_mm for edge in spacing_mm)
+        return i, j, (rest or [longest_mm])[0]
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ class WindowSettings:
         mirror_axes: axes (0, 1, 2) along which windows are also predicted mirrored, and averaged.
         mirror_order: for each output, the output a mirror along axis 0 turns it into (left and
             right partners); None when no classes are partners.
+        vector_outputs: outputs that are a vector's components along axes 0, 1 (and 2): a mirror
+            turns the sign of its own.
     """
 
     patch_vox: Triple
@@ -42,6 +44,7 @@ class WindowSettings:
     batch_size: int = 1
     mirror_axes: tuple[int, ...] = ()
     mirror_order: tuple[int, ...] | None = None
+    vector_outputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
@@ -128,6 +131,9 @@ def _mirrored(
         if 0 in flip and settings.mirror_order is not None:
             # A mirrored left kidney looks like a right one: give each back its side.
             logits = logits[:, list(settings.mirror_order)]
+        for axis, output in enumerate(settings.vector_outputs):
+            if axis in flip:
+                logits[:, output].neg_()
         total = total + logits
     return total / len(flips)
 

@@ -13,6 +13,7 @@ from medseg.core.errors import CheckpointError, MedsegError
 from medseg.core.findings import Finding
 from medseg.core.fingerprint import Fingerprint
 from medseg.core.labels import LabelSet
+from medseg.core.objects import ObjectPlan
 from medseg.core.plan import Plan
 from medseg.models.registry import build_model
 from medseg.models.tensor_file import load_newest, save_tensors
@@ -40,6 +41,8 @@ class Checkpoint:
         versions: of medseg, Python and libraries.
         trained_with: what prediction must know of the training, such as the share of
             `channel_dropout`, without which a missing channel is refused.
+        objects: how objects are told apart, whose channels follow those of the classes; None:
+            they are not.
         findings: what was noticed while loading; not written.
 
     Raises:
@@ -55,6 +58,7 @@ class Checkpoint:
     scores: Mapping[str, float]
     versions: Mapping[str, str]
     trained_with: Mapping[str, Any]
+    objects: ObjectPlan | None = None
     findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,6 +94,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             "scores": dict(checkpoint.scores),
             "versions": dict(checkpoint.versions),
             "trained_with": dict(checkpoint.trained_with),
+            "objects": None if checkpoint.objects is None else checkpoint.objects.to_json(),
         },
         path,
     )
@@ -119,6 +124,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: misses {', '.join(missing)}", code="CKP-005")
     try:
         fingerprint = value["fingerprint"]
+        # Checkpoints of an earlier medseg know nothing of objects.
+        objects = value.get("objects")
         return Checkpoint(
             weights=value["weights"],
             plan=Plan.from_json(value["plan"]),
@@ -129,10 +136,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
             scores=value["scores"],
             versions=value["versions"],
             trained_with=value["trained_with"],
+            objects=None if objects is None else ObjectPlan.from_json(objects),
             findings=findings,
         )
     except (MedsegError, KeyError, TypeError, ValueError, AttributeError) as fault:
         raise CheckpointError(f"{path}: contradicts itself: {fault}", code="CKP-005") from fault
+
+
+def num_channels(plan: Plan, labels: LabelSet, objects: ObjectPlan | None) -> int:
+    """Return how many channels a network ends in: the classes', then those of objects."""
+    own = objects.way.num_channels(plan.spatial_dims) if objects else 0
+    return labels.num_outputs + own
 
 
 def network_of(checkpoint: Checkpoint) -> nn.Module:
@@ -146,7 +160,7 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
         checkpoint.model,
         plan=checkpoint.plan,
         num_inputs=len(checkpoint.plan.channels),
-        num_outputs=checkpoint.labels.num_outputs,
+        num_outputs=num_channels(checkpoint.plan, checkpoint.labels, checkpoint.objects),
         settings=checkpoint.settings,
     )
     try:

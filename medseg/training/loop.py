@@ -33,7 +33,7 @@ class Recipe:
 
     Attributes:
         augment: turns what was cut out into what is trained on.
-        loss: of logits (or a tuple of them), label_BIJK and `annotated_BL`.
+        loss: of logits (or a tuple of them), the batch's maps and `annotated_BL`.
         schedule: of the learning rate.
         budget: how long training lasts.
         clip_norm: largest norm of the gradient; larger ones are scaled down.
@@ -126,18 +126,18 @@ def _step(
 ) -> float | None:
     """Make one step; return its loss, or None when it was not finite and nothing was changed."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + state.step)
-    image_BCIJK, label_BIJK = recipe.augment(
+    image_BCIJK, *maps_BIJK = recipe.augment(
         batch.image_BCIJK.to(device, non_blocking=True),
-        batch.label_BIJK.to(device, non_blocking=True),
+        *(one.to(device, non_blocking=True) for one in batch.maps),
         generator=generator,
     )
     if recipe.flat:
-        image_BCIJK, label_BIJK = image_BCIJK[..., 0], label_BIJK[..., 0]
+        image_BCIJK, *maps_BIJK = (one[..., 0] for one in (image_BCIJK, *maps_BIJK))
     annotated_BL = None if batch.annotated_BL is None else batch.annotated_BL.to(device)
     state.network.train()
     with _precision(device, bf16=recipe.bf16):
         logits_BLIJK = state.network(image_BCIJK)
-    loss = recipe.loss(logits_BLIJK, label_BIJK, annotated_BL=annotated_BL)
+    loss = recipe.loss(logits_BLIJK, *maps_BIJK, annotated_BL=annotated_BL)
     state.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
