@@ -16,11 +16,16 @@ from medseg.io.dicom.series import Series
 # Names of classes may need letters that the character set of the scan does not have.
 UTF_8 = "ISO_IR 192"
 _log = logging.getLogger(__name__)
-# Attributes a SEG copies from its source; the standard lets a source leave them empty (type 2).
-_MAY_BE_EMPTY = (
+# What a SEG or SR says of its patient and study: whose it is and where it is filed, and no more
+# (docs/privacy.md). The standard lets a source leave these empty (type 2).
+_FILED_BY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
     "StudyDate", "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
+# highdicom copies whatever it finds of patient, visit, trial, request and equipment.
+_PERSONAL_GROUPS = frozenset({0x0010, 0x0012, 0x0032, 0x0038, 0x0040})
+_IDENTIFICATION_GROUP = 0x0008
+_TEXTS = frozenset({"AE", "AS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
 
 
 def frames_first(
@@ -72,10 +77,7 @@ def source_instances(series: Series) -> tuple[list[Dataset], list[int]]:
     for file in files:
         with file.open() as stream:
             header = dcmread(stream, stop_before_pixels=True, force=True)
-        for keyword in _MAY_BE_EMPTY:
-            if keyword not in header:
-                setattr(header, keyword, "")
-        instances.append(header)
+        instances.append(_bare(header))
     if len(files) > 1 and len(files) != series.num_slices:
         raise WriteError(
             f"series {series.selector}: its slices are spread over {len(files)} multi-frame files",
@@ -83,3 +85,19 @@ def source_instances(series: Series) -> tuple[list[Dataset], list[int]]:
             hint="a SEG refers to single-frame files, or to one multi-frame file",
         )
     return instances, order if len(files) == 1 else list(range(series.num_slices))
+
+
+def _bare(header: Dataset) -> Dataset:
+    """Return a source's header without what a SEG need not say of the patient or the scanner."""
+    bare = Dataset()
+    for element in header:
+        group, representation = element.tag.group, element.VR
+        is_personal = group in _PERSONAL_GROUPS or representation in _TEXTS
+        # Codes and ids of physicians, procedures and diagnoses.
+        is_personal |= group == _IDENTIFICATION_GROUP and representation == "SQ"
+        if element.keyword in _FILED_BY or not (is_personal or element.tag.is_private):
+            bare.add(element)
+    for keyword in _FILED_BY:
+        if keyword not in bare:
+            setattr(bare, keyword, "")
+    return bare
