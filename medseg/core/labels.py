@@ -13,67 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.core.errors import LabelError
+from medseg.core.label import CodedTerm, Label, label_from_json
+from medseg.core.regions import Region, classes_written, mirrored_regions, require_regions
 from medseg.core.stored_values import looked_up, values_in, whole_numbers
 
+__all__ = ["CodedTerm", "Label", "LabelMap", "LabelSet", "Region", "label_set"]
+
 LabelMap = NDArray[np.integer[Any]]
-Stored = tuple[int, ...] | Literal[">0"]
-
-# Distinct, printable, and kind to colour-blind readers (after Okabe and Ito, 2008), then repeated.
-_PALETTE = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
-    (0, 114, 178), (213, 94, 0), (204, 121, 167), (153, 153, 153),
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CodedTerm:
-    """A term of a coding scheme, such as SNOMED CT 78961009 "Spleen" (DICOM PS3.3 section 8)."""
-
-    value: str
-    scheme: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """One class.
-
-    Attributes:
-        name: as the user calls it.
-        values: what files store for it; `">0"` means every positive value (instance ids).
-        colour: red, green, blue, 0 to 255.
-        code: what a DICOM SEG calls it; None is written as a generic tissue with this name.
-        partner: the class that a left-right mirror turns this one into.
-        kind: `thing` for countable objects, `stuff` for the rest (Kirillov et al., CVPR 2019).
-
-    Raises:
-        LabelError: no stored value, a colour that is none, or another kind.
-    """
-
-    name: str
-    values: Stored
-    colour: tuple[int, int, int]
-    code: CodedTerm | None = None
-    partner: str | None = None
-    kind: Literal["stuff", "thing"] = "stuff"
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise LabelError(f"label {self.name!r}: expected at least one stored value")
-        if len(self.colour) != 3 or not all(0 <= part <= 255 for part in self.colour):
-            raise LabelError(
-                f"label {self.name!r}: colour {self.colour}; expected red, green, blue, 0 to 255"
-            )
-        if self.kind not in ("stuff", "thing"):
-            raise LabelError(f"label {self.name!r}: kind {self.kind!r}; expected stuff or thing")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Region:
-    """A union of classes scored and trained as one, such as "whole tumour" (may overlap others)."""
-
-    name: str
-    members: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +28,8 @@ class LabelSet:
 
     Attributes:
         labels: index 1..N in this order.
-        regions: unions of classes; empty where classes exclude each other.
+        regions: unions of classes that are scored as one.
+        outputs: what networks end in: `classes`, which exclude each other, or `regions`.
         ignore_value: stored value of voxels nobody labelled; loss and metrics skip them.
 
     Raises:
@@ -93,6 +40,7 @@ class LabelSet:
     labels: tuple[Label, ...]
     regions: tuple[Region, ...] = ()
     ignore_value: int | None = None
+    outputs: Literal["classes", "regions"] = "classes"
 
     def __post_init__(self) -> None:
         names = [label.name for label in self.labels]
@@ -108,10 +56,13 @@ class LabelSet:
         if self.ignore_value is not None and (self.ignore_value in stored or not self.ignore_value):
             raise LabelError(f"label set: ignore value {self.ignore_value} is already a class")
         self._check_partners()
-        self._check_regions()
+        require_regions(self.regions, self.names)
+        if self.outputs == "regions":
+            classes_written(self.regions, self.names)
+            mirrored_regions(self.regions, self._partners)
 
     def _check_partners(self) -> None:
-        partners = {label.name: label.partner for label in self.labels}
+        partners = self._partners
         for name, partner in partners.items():
             if partner is not None and partner not in partners:
                 raise LabelError(f"label {name!r}: partner {partner!r} is not a class")
@@ -122,17 +73,9 @@ class LabelSet:
                     f"expected {name!r}"
                 )
 
-    def _check_regions(self) -> None:
-        names = [region.name for region in self.regions]
-        if len(set(names)) != len(names):
-            raise LabelError(f"regions {names}: a name is there twice")
-        for region in self.regions:
-            unknown = set(region.members) - set(self.names)
-            if unknown or not region.members:
-                raise LabelError(
-                    f"region {region.name!r}: {sorted(unknown) or 'it has no members'}; "
-                    f"expected some of {list(self.names)}"
-                )
+    @property
+    def _partners(self) -> dict[str, str | None]:
+        return {label.name: label.partner for label in self.labels}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -165,8 +108,28 @@ class LabelSet:
 
     @property
     def num_outputs(self) -> int:
-        """Channels a softmax network ends in: the classes and background."""
+        """Channels a network ends in: background and the classes, or the regions."""
+        return len(self.output_names)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of these channels."""
+        if self.outputs == "regions":
+            return tuple(region.name for region in self.regions)
+        return ("background", *self.names)
+
+    @property
+    def num_indices(self) -> int:
+        """How many indices a label map may hold, voxels to ignore left out: 0..N."""
         return len(self.labels) + 1
+
+    @property
+    def targets(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and class indices of all that is learnt: each class, or each region."""
+        index_of = {name: index for index, name in enumerate(self.names, start=1)}
+        if self.outputs == "regions":
+            return tuple((r.name, tuple(index_of[m] for m in r.members)) for r in self.regions)
+        return tuple((name, (index,)) for name, index in index_of.items())
 
     @property
     def ignore_index(self) -> int | None:
@@ -175,9 +138,16 @@ class LabelSet:
 
     @property
     def mirror_order(self) -> tuple[int, ...]:
-        """For each output channel, the channel that a left-right mirror turns it into."""
+        """For each index, the index that a left-right mirror turns it into."""
         order = {label.name: i for i, label in enumerate(self.labels, start=1)}
         return (0, *(order[label.partner or label.name] for label in self.labels))
+
+    @property
+    def output_mirror_order(self) -> tuple[int, ...]:
+        """For each output channel, the channel that a left-right mirror turns it into."""
+        if self.outputs == "regions":
+            return mirrored_regions(self.regions, self._partners)
+        return self.mirror_order
 
     def from_stored(self, stored: NDArray[Any], *, name: str) -> LabelMap:
         """Translate what a file stores into indices 0..N (and `ignore_index`).
@@ -219,7 +189,7 @@ class LabelSet:
 
     @property
     def _index_type(self) -> type[np.uint8] | type[np.uint16]:
-        return np.uint8 if self.num_outputs < 255 else np.uint16
+        return np.uint8 if self.num_indices < 255 else np.uint16
 
     def _index_of(self, value: int) -> int:
         """Index of a stored value, -1 when it belongs to no class."""
@@ -237,7 +207,14 @@ class LabelSet:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values from which `from_json` makes the same label set."""
-        return asdict(self)
+        value = asdict(self)
+        # What is left at its default is left out: digests of earlier label sets stay what they are.
+        if self.outputs == "classes":
+            del value["outputs"]
+        for region in value["regions"]:
+            if region["written_as"] is None:
+                del region["written_as"]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "LabelSet":
@@ -247,12 +224,15 @@ class LabelSet:
             LabelError: an entry without a name or values, or one the constructor refuses.
         """
         return cls(
-            labels=tuple(_label(n, entry) for n, entry in enumerate(value.get("labels") or ())),
+            labels=tuple(
+                label_from_json(n, entry) for n, entry in enumerate(value.get("labels") or ())
+            ),
             regions=tuple(
-                Region(name=r["name"], members=tuple(r["members"]))
+                Region(name=r["name"], members=tuple(r["members"]), written_as=r.get("written_as"))
                 for r in value.get("regions") or ()
             ),
             ignore_value=value.get("ignore_value"),
+            outputs=value.get("outputs", "classes"),
         )
 
 
@@ -261,25 +241,3 @@ def label_set(classes: Mapping[str, int | Sequence[int] | Literal[">0"]]) -> Lab
     return LabelSet.from_json(
         {"labels": [{"name": name, "values": values} for name, values in classes.items()]}
     )
-
-
-def _label(order: int, entry: Mapping[str, Any]) -> Label:
-    if "name" not in entry or "values" not in entry:
-        raise LabelError(f"label {order + 1}: expected a name and values, found {dict(entry)}")
-    values = entry["values"]
-    code = entry.get("code")
-    return Label(
-        name=str(entry["name"]),
-        values=values if values == ">0" else _whole(values, entry["name"]),
-        colour=tuple(entry.get("colour") or _PALETTE[order % len(_PALETTE)]),
-        code=CodedTerm(**code) if code else None,
-        partner=entry.get("partner"),
-        kind=entry.get("kind", "stuff"),
-    )
-
-
-def _whole(values: Any, name: str) -> tuple[int, ...]:
-    listed = list(values) if isinstance(values, list | tuple) else [values]
-    if not listed or not all(isinstance(v, int) and not isinstance(v, bool) for v in listed):
-        raise LabelError(f'label {name!r}: values {values!r}; expected whole numbers or ">0"')
-    return tuple(listed)

@@ -121,9 +121,9 @@ def _doubts_of_mask(manifest: Manifest, case: Case, label_map: LabelMap) -> Iter
 
 
 def _class_vox(manifest: Manifest, label_map: LabelMap) -> tuple[int, ...]:
-    num_outputs = manifest.labels.num_outputs
+    num_indices = manifest.labels.num_indices
     # Voxels to ignore have an index past the last class and count for none.
-    counts = np.bincount(label_map.ravel(), minlength=num_outputs)[:num_outputs]
+    counts = np.bincount(label_map.ravel(), minlength=num_indices)[:num_indices]
     return tuple(int(count) for count in counts)
 
 

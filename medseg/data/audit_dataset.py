@@ -105,7 +105,7 @@ def _fold_row(name: str, cases: Sequence[CaseAudit], manifest: Manifest) -> Fold
         num_patients=len({case.case.patient_id for case in cases}),
         class_cases=tuple(
             sum(counts[index] > 0 for counts in counted)
-            for index in range(1, manifest.labels.num_outputs)
+            for index in range(1, manifest.labels.num_indices)
         ),
     )
 

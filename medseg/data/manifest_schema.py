@@ -39,6 +39,7 @@ class RegionJson(_Strict):
 
     name: str
     members: list[str]
+    written_as: str | None = None
 
 
 class LabelSetJson(_Strict):

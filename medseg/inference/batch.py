@@ -152,7 +152,7 @@ def _write(
     done: Segmentation, source: Source, files: dict[str, Path], outputs: Outputs
 ) -> tuple[ClassVolume, ...]:
     if done.probabilities is not None:
-        names = ("background", *done.labels.names)
+        names = done.labels.output_names
         maps = Volume(done.probabilities.astype(np.float32), done.geometry, names)
         kind = None if outputs.probabilities == "float32" else outputs.probabilities
         path = outputs.folder / f"{source.case_id}{PROBABILITIES}.nii.gz"

@@ -13,6 +13,7 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelMap, LabelSet
 from medseg.core.plan import Plan
 from medseg.core.volume import Volume
+from medseg.inference.decision import label_map_of, probabilities_of
 from medseg.inference.restore import restore, restore_label_map
 from medseg.inference.window import Network, WindowSettings, predict_logits
 from medseg.models.checkpoint import Checkpoint, load_checkpoint, network_of
@@ -27,7 +28,8 @@ class Segmentation:
         label_map: indices (I, J, K); `labels.to_stored` turns them into what files store.
         geometry: the scan's.
         labels: the classes.
-        probabilities: (L, I, J, K) float32, background first; None unless asked for.
+        probabilities: (L, I, J, K) float32, one for each of `labels.output_names`; None unless
+            asked for.
         seconds: spent preparing, predicting, and restoring.
     """
 
@@ -150,9 +152,14 @@ class Predictor:
         if probabilities:
             on_scan = restore(scores_LIJK, prepared.geometry, onto=onto)
             held = on_scan.float().cpu().numpy()
-            label_map = held.argmax(axis=0).astype(np.uint8 if len(held) <= 256 else np.uint16)
+            label_map = label_map_of(on_scan, self.labels)
         else:
-            label_map = restore_label_map(scores_LIJK, prepared.geometry, onto=onto)
+            label_map = restore_label_map(
+                scores_LIJK,
+                prepared.geometry,
+                onto=onto,
+                decide=lambda slab: label_map_of(slab, self.labels),
+            )
         return Segmentation(
             label_map=label_map,
             geometry=onto,
@@ -176,7 +183,7 @@ class Predictor:
             logits_LIJK = predict_logits(
                 image_CIJK, network, settings=self.windows, device=self.device
             )
-            probabilities = logits_LIJK.softmax(dim=0)
+            probabilities = probabilities_of(logits_LIJK, self.labels)
             total = probabilities if total is None else total.add_(probabilities)
         if total is None:
             raise CheckpointError("a predictor needs at least one network")
@@ -198,7 +205,7 @@ def windows_of(
         overlap=overlap,
         batch_size=batch_size or plan.training.batch_size,
         mirror_axes=plan.training.mirror_axes if mirror else (),
-        mirror_order=labels.mirror_order if sided else None,
+        mirror_order=labels.output_mirror_order if sided else None,
     )
 
 

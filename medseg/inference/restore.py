@@ -4,7 +4,7 @@ Axes: L output, IJK voxel. The mapping is by affine alone, so oblique, flipped a
 need no case of their own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import permutations
 from typing import Any
 
@@ -36,29 +36,49 @@ def restore(scores_LIJK: torch.Tensor, geometry: Geometry, *, onto: Geometry) ->
     return torch.cat([slab for _, slab in _slabs(scores_LIJK, geometry, onto=onto)], dim=3)
 
 
+def best_label(scores_LIJK: torch.Tensor) -> NDArray[Any]:
+    """Return the index of the highest score of each voxel: uint8, uint16 from 257 scores on."""
+    best = scores_LIJK.argmax(dim=0).cpu().numpy()
+    return np.asarray(best, dtype=np.uint8 if scores_LIJK.shape[0] <= 256 else np.uint16)
+
+
 def restore_label_map(
-    scores_LIJK: torch.Tensor, geometry: Geometry, *, onto: Geometry
+    scores_LIJK: torch.Tensor,
+    geometry: Geometry,
+    *,
+    onto: Geometry,
+    decide: Callable[[torch.Tensor], NDArray[Any]] = best_label,
 ) -> NDArray[Any]:
-    """Return the label of the highest score on another grid, without holding all scores there.
+    """Return the label of every voxel of another grid, without holding all scores there.
 
     Args:
         scores_LIJK: logits or probabilities on `geometry`.
         geometry: the plan's grid of this scan.
         onto: the scan's own grid.
+        decide: turns scores (L, I, J, K) into labels (I, J, K).
 
     Returns:
-        Indices (I, J, K), uint8 (uint16 from 256 outputs on), on `onto`.
+        Indices (I, J, K) on `onto`, of the type that `decide` returns.
     """
-    kind = np.uint8 if scores_LIJK.shape[0] <= 256 else np.uint16
-    label_map = np.empty(onto.shape, dtype=kind)
-    for first, slab in _slabs(scores_LIJK, geometry, onto=onto):
-        best = slab.argmax(dim=0).cpu().numpy()
-        label_map[:, :, first : first + best.shape[2]] = best
-    return label_map
+    slabs = _slabs(scores_LIJK, geometry, onto=onto)
+    return np.concatenate([decide(slab) for _, slab in slabs], axis=2)
+
+
+def restore_ids(ids_IJK: torch.Tensor, geometry: Geometry, *, onto: Geometry) -> NDArray[np.int32]:
+    """Return ids of objects on another grid, each voxel the nearest one's; at most 2^24 objects."""
+    slabs = _slabs(ids_IJK[None].float(), geometry, onto=onto, mode="nearest")
+    whole = np.concatenate([slab[0].cpu().numpy() for _, slab in slabs], axis=2)
+    return np.asarray(np.rint(whole), dtype=np.int32)
+
+
+def is_moved_exactly(geometry: Geometry, *, onto: Geometry) -> bool:
+    """Tell whether only flips and an order of axes lie between two grids."""
+    nothing = torch.empty((0, *geometry.shape))
+    return _reordered(nothing, np.linalg.inv(geometry.affine) @ onto.affine, onto) is not None
 
 
 def _slabs(
-    scores_LIJK: torch.Tensor, geometry: Geometry, *, onto: Geometry
+    scores_LIJK: torch.Tensor, geometry: Geometry, *, onto: Geometry, mode: str = "bilinear"
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield pieces of the target along k: the first slice of each, and its scores."""
     to_source = np.linalg.inv(geometry.affine) @ onto.affine
@@ -69,7 +89,7 @@ def _slabs(
     depth = max(1, _SLAB_VOX // (onto.shape[0] * onto.shape[1]))
     for first in range(0, onto.shape[2], depth):
         last = min(first + depth, onto.shape[2])
-        yield first, _sampled(scores_LIJK, to_source, onto, k_range=(first, last))
+        yield first, _sampled(scores_LIJK, to_source, onto, k_range=(first, last), mode=mode)
 
 
 def _reordered(
@@ -102,6 +122,7 @@ def _sampled(
     onto: Geometry,
     *,
     k_range: tuple[int, int],
+    mode: str,
 ) -> torch.Tensor:
     """Interpolate the scores at the voxels of some target slices."""
     device = scores_LIJK.device
@@ -115,5 +136,5 @@ def _sampled(
     # grid_sample wants the last axis first, scaled so that -1 and 1 are the outer voxel edges.
     grid = ((2 * source + 1) / size - 1).flip(-1).to(scores_LIJK.dtype)
     return functional.grid_sample(
-        scores_LIJK[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False
+        scores_LIJK[None], grid[None], mode=mode, padding_mode="border", align_corners=False
     )[0]

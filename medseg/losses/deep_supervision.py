@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medseg.losses.registry import Loss
+from medseg.losses.registry import LabelLoss
 
 
 @dataclass(frozen=True, slots=True)
 class DeepSupervision:
     """A loss over all outputs of a network (Lee et al., AISTATS 2015), weights 1/2^i, sum 1."""
 
-    loss: Loss
+    loss: LabelLoss
 
     def __call__(
         self,

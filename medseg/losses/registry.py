@@ -29,6 +29,8 @@ NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 # What a loss's own function returns: it sees labels without ignored or unannotated classes.
 Term = Callable[[Comparison], Tensor]
+# What training calls: logits, labels, and which classes were annotated.
+LabelLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 _registry = Registry("loss", homes=_HOMES, given=("num_outputs", "class_share", "spacing_mm"))
 # A loss is a function of (*, what it asks for of these, and its own settings); it returns a Term.

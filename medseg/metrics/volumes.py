@@ -34,7 +34,7 @@ def measure_volumes(
     label_map_IJK: LabelMap, *, geometry: Geometry, labels: LabelSet
 ) -> tuple[ClassVolume, ...]:
     """Measure every class of a label map of indices 0..N, in the order of the label set."""
-    counts = np.bincount(label_map_IJK.ravel(), minlength=labels.num_outputs)
+    counts = np.bincount(label_map_IJK.ravel(), minlength=labels.num_indices)
     voxel_ml = geometry.voxel_ml if geometry.unit == "mm" else float("nan")
     return tuple(
         ClassVolume(class_name=name, num_vox=int(counts[index]), ml=float(counts[index]) * voxel_ml)

@@ -69,13 +69,13 @@ def measure(manifest: Manifest, *, num_workers: int = 1, progress: Progress = it
 def _measure_case(manifest: Manifest, case: Case) -> _Measured:
     scan = read_scan(manifest, case, missing="zero")
     label_map = read_reference(manifest, case, scan.geometry).only_channel
-    num_outputs = manifest.labels.num_outputs
+    num_indices = manifest.labels.num_indices
     # Voxels to ignore have an index past the last class and count for none.
-    counts = np.bincount(label_map.ravel(), minlength=num_outputs)[:num_outputs]
+    counts = np.bincount(label_map.ravel(), minlength=num_indices)[:num_indices]
     order = scan.geometry.axis_order
     rng = np.random.default_rng(label_map.size)
     values_CN = scan.voxels.reshape(len(scan.channels), -1)
-    inside = np.flatnonzero((label_map.ravel() > 0) & (label_map.ravel() < num_outputs))
+    inside = np.flatnonzero((label_map.ravel() > 0) & (label_map.ravel() < num_indices))
     return _Measured(
         case=CaseFingerprint(
             case_id=case.case_id,

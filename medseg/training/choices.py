@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from medseg.core.errors import ConfigError
+from medseg.core.regions import Region
 from medseg.data.centres import Sampling
 from medseg.training.schedule import Budget, Schedule
 from medseg.training.session import Cadence
@@ -25,6 +26,8 @@ class Choices:
         model, loss: registry name and settings of each.
         make_optimizer: of the network's parameters.
         schedule, budget: see `training.schedule`.
+        regions: overlapping regions that the network ends in; (): those that the manifest
+            declares; None: none, classes exclude each other.
         sampling: what patches are aimed at, see `data.centres`.
         spatial, intensity: see `transforms.augment`; mirror axes and spacing come from the plan.
         channel_dropout: share of patches that lose a channel.
@@ -43,6 +46,7 @@ class Choices:
     make_optimizer: MakeOptimizer
     schedule: Schedule
     budget: Budget
+    regions: tuple[Region, ...] | None = None
     sampling: Sampling = "class"
     spatial: SpatialAugment = field(default_factory=SpatialAugment)
     intensity: IntensityAugment = field(default_factory=IntensityAugment)

@@ -9,7 +9,8 @@ from medseg.core.plan import Plan, Triple
 from medseg.data.cache import CachedCase
 from medseg.data.patches import PatchSampler
 from medseg.losses.deep_supervision import DeepSupervision
-from medseg.losses.registry import build_loss
+from medseg.losses.regions import REGION_IGNORE_INDEX, RegionLoss
+from medseg.losses.registry import LabelLoss, build_loss
 from medseg.models.checkpoint import Checkpoint
 from medseg.models.registry import build_model
 from medseg.runtime.provenance import versions
@@ -26,23 +27,44 @@ def network_for(job: Job) -> nn.Module:
         name,
         plan=job.plan,
         num_inputs=len(job.plan.channels),
-        num_outputs=job.manifest.labels.num_outputs,
+        num_outputs=job.labels.num_outputs,
         settings=settings,
     )
+
+
+def loss_for(job: Job) -> LabelLoss:
+    """Build the loss over the network's outputs, classes or regions."""
+    labels, (name, settings) = job.labels, job.choices.loss
+    share = job.fingerprint.class_share if job.fingerprint else None
+    spacing_mm = _spacing(job.plan)
+    if labels.outputs == "classes":
+        return build_loss(
+            name,
+            num_outputs=labels.num_outputs,
+            ignore_index=labels.ignore_index,
+            class_share=share,
+            spacing_mm=spacing_mm,
+            settings=settings,
+        )
+    members = tuple(indices for _, indices in labels.targets)
+    inside = [sum(share[index] for index in indices) if share else None for indices in members]
+    losses = [
+        build_loss(
+            name,
+            num_outputs=2,
+            ignore_index=REGION_IGNORE_INDEX,
+            class_share=None if within is None else (1 - within, within),
+            spacing_mm=spacing_mm,
+            settings=settings,
+        )
+        for within in inside
+    ]
+    return RegionLoss(losses=tuple(losses), members=members, ignore_index=labels.ignore_index)
 
 
 def recipe_for(job: Job) -> Recipe:
     """Build what a training step is made of."""
-    choices, plan, labels = job.choices, job.plan, job.manifest.labels
-    name, settings = choices.loss
-    loss = build_loss(
-        name,
-        num_outputs=labels.num_outputs,
-        ignore_index=labels.ignore_index,
-        class_share=job.fingerprint.class_share if job.fingerprint else None,
-        spacing_mm=_spacing(plan),
-        settings=settings,
-    )
+    choices, plan, labels = job.choices, job.plan, job.labels
     sided = any(label.partner for label in labels.labels)
     chosen = choices.spatial
     spatial = SpatialAugment(
@@ -60,7 +82,7 @@ def recipe_for(job: Job) -> Recipe:
             intensity=choices.intensity,
             channel_dropout=choices.channel_dropout,
         ),
-        loss=DeepSupervision(loss),
+        loss=DeepSupervision(loss_for(job)),
         schedule=choices.schedule,
         budget=choices.budget,
         clip_norm=choices.clip_norm,
@@ -76,7 +98,7 @@ def sampler_for(job: Job, cases: Sequence[CachedCase]) -> PatchSampler:
     context = choices.context if choices.spatial.probability else 1.0
     return PatchSampler(
         cases=tuple(cases),
-        classes=job.manifest.labels.names,
+        classes=job.labels.names,
         patch_vox=plan.patch_vox,
         context_vox=_context(plan.patch_vox, context),
         batch_size=plan.training.batch_size,
@@ -93,7 +115,7 @@ def checkpoint_of(job: Job, state: TrainingState, *, scores: Mapping[str, float]
     return Checkpoint(
         weights=state.average.weights,
         plan=job.plan,
-        labels=job.manifest.labels,
+        labels=job.labels,
         fingerprint=job.fingerprint,
         model=name,
         settings=settings,

@@ -1,6 +1,7 @@
 """What makes a training the same training: the things a resumed run may not change."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def training_identity(job: Job) -> dict[str, Any]:
         "loss": {"name": choices.loss[0], **choices.loss[1]},
         "seed": choices.seed,
         "sampling": choices.sampling,
+        "regions": choices.regions and [asdict(region) for region in choices.regions],
         "budget": {
             "max_steps": choices.budget.num_steps,
             "max_time_s": choices.budget.max_time_s,

@@ -189,7 +189,7 @@ def _predictor(job: Job, state: TrainingState, device: torch.device) -> Predicto
     return Predictor.of(
         [averaged.eval()],
         plan=job.plan,
-        labels=job.manifest.labels,
+        labels=job.labels,
         device=device,
-        windows=windows_of(job.plan, job.manifest.labels),
+        windows=windows_of(job.plan, job.labels),
     )

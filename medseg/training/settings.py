@@ -9,6 +9,7 @@ from torch import nn
 from medseg.config import build
 from medseg.core.errors import ConfigError
 from medseg.core.plan import Plan
+from medseg.core.regions import Region
 from medseg.runtime.hardware import num_cores
 from medseg.training.choices import Choices, MakeOptimizer
 from medseg.training.schedule import SCHEDULES, Budget, Schedule, seconds_of
@@ -40,6 +41,7 @@ def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> C
         make_optimizer=_optimizer(chosen["optimizer"]),
         schedule=_schedule(chosen["schedule"]),
         budget=budget,
+        regions=_regions(training["regions"]),
         sampling=training["sampling"],
         spatial=_augment(SpatialAugment, augment["spatial"]),
         intensity=_augment(IntensityAugment, augment["intensity"]),
@@ -64,6 +66,20 @@ def _fold(value: Any) -> int | Literal["all"]:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise ConfigError(f"fold={value}: expected a number from 0, or all")
+
+
+def _regions(value: Any) -> tuple[Region, ...] | None:
+    """Read `training.regions`: null, declared, or the members of each region by its name."""
+    if value is None:
+        return None
+    if value == "declared":
+        return ()
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(
+            f"training.regions={value}: expected null, declared, or such as {{WT: [edema, core]}}"
+        )
+    members = {str(name): [n] if isinstance(n, str) else n for name, n in value.items()}
+    return tuple(Region(name=name, members=tuple(own)) for name, own in members.items())
 
 
 def _named(node: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

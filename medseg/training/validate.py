@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from medseg.core.geometry import Geometry
-from medseg.core.labels import LabelMap
+from medseg.core.labels import LabelMap, LabelSet
 from medseg.data.cache import CachedCase
 from medseg.inference.predictor import Predictor
 from medseg.metrics.overlap import measure_overlap
@@ -18,7 +18,7 @@ Reference = tuple[LabelMap, Geometry]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseScore:
-    """Dice of one case per class name; NaN where neither the mask nor the reference has any."""
+    """Dice of one case per class or region; NaN where neither mask nor reference has any."""
 
     case_id: str
     dice: dict[str, float]
@@ -45,18 +45,26 @@ def validate(
         found = predictor.segment_prepared(prepared, onto=geometry).label_map
         # Voxels that nobody labelled (an index past the last class) count for neither side.
         known = reference <= len(predictor.labels)
-        annotated = case.case.annotated
+        known_classes = _annotated_indices(case, predictor.labels)
         scores.append(
             CaseScore(
                 case_id=case.case.case_id,
                 dice={
-                    name: measure_overlap((found == index) & known, reference == index).dice
-                    for index, name in enumerate(predictor.labels.names, start=1)
-                    if annotated is None or name in annotated
+                    name: measure_overlap(
+                        np.isin(found, members) & known, np.isin(reference, members)
+                    ).dice
+                    for name, members in predictor.labels.targets
+                    if known_classes is None or known_classes.issuperset(members)
                 },
             )
         )
     return scores
+
+
+def _annotated_indices(case: CachedCase, labels: LabelSet) -> set[int] | None:
+    if case.case.annotated is None:
+        return None
+    return {n for n, name in enumerate(labels.names, start=1) if name in case.case.annotated}
 
 
 def mean_dice(scores: Sequence[CaseScore]) -> dict[str, float]:
