@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from medseg.config import require, settings
 from medseg.core.errors import EXIT_SOME_FAILED, ConfigError
-from medseg.core.labels import Stored
+from medseg.core.label import Stored
 from medseg.data.ingest import Ingested, ingest
 from medseg.data.layouts.found import CopyRequest, Request, Skipped
 from medseg.data.manifest import Case, Manifest, write_manifest

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from medseg.core.labels import LabelSet, Stored
+from medseg.core.label import Stored
+from medseg.core.labels import LabelSet
 from medseg.data.case import Annotation, Channel, SplitName
 
 
