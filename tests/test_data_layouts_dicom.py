@@ -1,17 +1,25 @@
 import json
+import re
+import shutil
 import stat
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.uid import generate_uid
 
 from medseg.core.errors import ManifestError
 from medseg.core.geometry import Geometry
+from medseg.core.labels import label_set
 from medseg.core.volume import Volume
 from medseg.data.ingest import Ingested, ingest
 from medseg.data.layouts.found import Request
 from medseg.data.manifest import write_manifest
-from medseg.data.scans import read_scan
+from medseg.data.scans import read_reference, read_scan
+from medseg.io.dicom.reader import read_dicom
+from medseg.io.dicom.rtstruct_write import write_rtstruct
+from medseg.io.dicom.seg import write_seg
 from medseg.io.dicom.series_writer import write_series
 from medseg.io.nifti_write import write_nifti
 
@@ -94,3 +102,108 @@ def test_one_modality_of_several_must_be_chosen(tmp_path):
     found = taken(tmp_path, modalities={"T1": "MR"})
     assert [case.images for case in found.manifest.cases] == [{"T1": "mr"}]
     assert [one.reason for one in found.skipped] == ["modality CT was not asked for"]
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """Two series, each with an RTSTRUCT beside it: a liver of 8 voxels, a spleen of 1."""
+    label_map = np.zeros((6, 5, 4), np.uint8)
+    label_map[1:3, 1:3, 1:3] = 1
+    label_map[4, 4, 0] = 2
+    labels = label_set({"Liver": 1, "spleen": 2})
+    for name in ("a", "b"):
+        series(tmp_path / "tree" / name / "ct", seed=name, patient=name)
+        source = tmp_path / "tree" / name / "ct"
+        path = tmp_path / "tree" / name / "rs.dcm"
+        geometry = read_dicom(source).geometry
+        write_rtstruct(label_map, path, geometry=geometry, labels=labels, source=source)
+    return tmp_path / "tree"
+
+
+def references(manifest):
+    for case in manifest.cases:
+        geometry = read_scan(manifest, case).geometry
+        yield read_reference(manifest, case, geometry)
+
+
+def test_an_rtstruct_is_the_label_of_the_series_it_refers_to(drawn):
+    found = taken(drawn, labels={"liver": (1,), "spleen": (2,)})
+    assert [case.classes for case in found.manifest.cases] == [("liver", "spleen")] * 2
+    assert sorted(case.labels[0] for case in found.manifest.cases) == ["a/rs.dcm", "b/rs.dcm"]
+    for reference in references(found.manifest):
+        assert np.bincount(reference.only_channel.ravel()).tolist() == [111, 8, 1]
+    assert found.skipped == ()
+
+
+def test_a_seg_is_a_label_too_and_declares_the_classes(tmp_path):
+    series(tmp_path / "ct", seed="a")
+    label_map = np.zeros((6, 5, 4), np.uint8)
+    label_map[1:3, 1:3, 1:3] = 1
+    write_seg(
+        label_map,
+        tmp_path / "seg.dcm",
+        geometry=read_dicom(tmp_path / "ct").geometry,
+        labels=label_set({"Liver": 1}),
+        source=tmp_path / "ct",
+    )
+    found = taken(tmp_path, labels={})
+    assert found.manifest.labels.names == ("Liver",)
+    (reference,) = references(found.manifest)
+    assert reference.only_channel.sum() == 8
+
+
+def test_two_masks_of_a_series_are_not_guessed_at(drawn):
+    shutil.copy(drawn / "a" / "rs.dcm", drawn / "a" / "rs2.dcm")
+    found = taken(drawn, labels={"liver": (1,), "spleen": (2,)})
+    assert sorted(len(case.labels) for case in found.manifest.cases) == [0, 1]
+    assert [one.subject for one in found.skipped] == ["rs.dcm", "rs2.dcm"]
+    assert all(one.failed and "raters, versions or classes" in one.reason for one in found.skipped)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "message"),
+    [
+        ("FrameOfReferenceUID", "DCM-033"),
+        ("SeriesInstanceUID", "ING-014 .* drawn on 0 of the volumes"),
+    ],
+)
+def test_a_mask_of_another_series_or_space_is_left_out_and_said_so(drawn, keyword, message):
+    path = drawn / "a" / "rs.dcm"
+    dataset = pydicom.dcmread(path)
+    space = dataset.ReferencedFrameOfReferenceSequence[0]
+    if keyword == "FrameOfReferenceUID":
+        dataset.FrameOfReferenceUID = space.FrameOfReferenceUID = generate_uid()
+        for region in dataset.StructureSetROISequence:
+            region.ReferencedFrameOfReferenceUID = dataset.FrameOfReferenceUID
+    else:
+        referenced = space.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+        referenced.SeriesInstanceUID = generate_uid()
+    dataset.save_as(path)
+    found = taken(drawn, labels={"liver": (1,), "spleen": (2,)})
+    (skipped,) = found.skipped
+    assert re.search(message, skipped.reason)
+
+
+def test_masks_that_name_different_classes_need_them_declared(drawn):
+    path = drawn / "b" / "rs.dcm"
+    dataset = pydicom.dcmread(path)
+    dataset.StructureSetROISequence[1].ROIName = "kidney"
+    dataset.save_as(path)
+    with pytest.raises(ManifestError, match=r"ING-011 .* kidney, liver, spleen"):
+        taken(drawn, labels={})
+
+
+def test_classes_of_an_rtstruct_that_overlap_are_merged_and_noticed(tmp_path):
+    series(tmp_path / "ct", seed="a")
+    masks = np.zeros((2, 6, 5, 4), np.uint8)
+    masks[0, :4], masks[1, 3:] = 1, 1
+    write_rtstruct(
+        masks,
+        tmp_path / "rs.dcm",
+        geometry=read_dicom(tmp_path / "ct").geometry,
+        labels=label_set({"organ": 1, "lesion": 2}),
+        source=tmp_path / "ct",
+    )
+    (reference,) = references(taken(tmp_path, labels={}).manifest)
+    assert np.bincount(reference.only_channel.ravel()).tolist() == [0, 60, 60]
+    assert [finding.code for finding in reference.findings] == ["SCN-007"]

@@ -4,6 +4,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from medseg.data.case import Annotation, Channel
+from medseg.data.layouts.drawn import Beside, is_mask, labels_of, masks_beside
 from medseg.data.layouts.found import Draft, Found, Request, Skipped
 from medseg.data.layouts.pairs import annotations
 from medseg.data.layouts.patterns import list_files
@@ -24,7 +25,8 @@ def read_dicom_tree(request: Request) -> Found:
 
     Case and patient ids are keyed hashes of what the headers say (`medseg.privacy`); which is
     which is kept apart from the manifest. A label pattern's `{case}` is the name of the folder (or
-    file) that the series lies in.
+    file) that the series lies in; without patterns, a SEG or RTSTRUCT is the label of the series it
+    refers to, and where the user declares no classes, its segments or regions are the classes.
 
     Raises:
         ReadError: no DICOM there, or an archive that cannot be read.
@@ -35,7 +37,10 @@ def read_dicom_tree(request: Request) -> Found:
     verdicts = ("volume", "slice") if request.spatial_dims == 2 else ("volume",)
     volumes: list[Series] = []
     skipped: list[Skipped] = []
-    for series in find_series(request.source):
+    found = find_series(request.source)
+    for series in found:
+        if is_mask(series) and not request.raters:
+            continue
         if series.verdict not in verdicts:
             reason = series.reason or f"a single {series.verdict}"
             skipped.append(_left_out(series, reason))
@@ -44,6 +49,9 @@ def read_dicom_tree(request: Request) -> Found:
         else:
             volumes.append(series)
     shared = _shared_folders(volumes, request.source)
+    beside = Beside(path_of={}, skipped=())
+    if not request.raters:
+        beside = masks_beside(found, volumes)
     labels = [
         annotations(pattern, list_files(request.source), rater, classes=tuple(request.labels))
         for rater, pattern in request.raters.items()
@@ -61,14 +69,15 @@ def read_dicom_tree(request: Request) -> Found:
                 patient_id=patient_id,
                 images={_channel_name(series, request): place},
                 series_uids=_selected(series, request, is_shared=place in shared),
-                labels=_labels(place, labels),
+                labels=_labels(place, labels) or _drawn(series, beside, request.source),
             )
         )
     return Found(
         root=request.source,
         channels=_channels(volumes, request),
         drafts=tuple(drafts),
-        skipped=tuple(skipped),
+        labels=None if request.labels else labels_of(tuple(beside.path_of.values())),
+        skipped=(*skipped, *beside.skipped),
         originals=originals,
     )
 
@@ -117,6 +126,11 @@ def _selected(series: Series, request: Request, *, is_shared: bool) -> dict[str,
 def _labels(place: str, raters: list[dict[str, Annotation]]) -> tuple[Annotation, ...]:
     folder = PurePosixPath(place).name
     return tuple(own[folder] for own in raters if folder in own)
+
+
+def _drawn(series: Series, beside: Beside, root: Path) -> tuple[Annotation, ...]:
+    path = beside.path_of.get(series.uid)
+    return () if path is None else (path.relative_to(root).as_posix(),)
 
 
 def _left_out(series: Series, reason: str) -> Skipped:

@@ -19,15 +19,12 @@ from medseg.io.dicom.attributes import UNPARSABLE, text, unspoken
 from medseg.io.dicom.outlines import outlines_of
 from medseg.io.dicom.reader import choose_series, find_series, geometry_of
 from medseg.io.dicom.references import read_header
-from medseg.io.dicom.seg_source import frames_first, warn_of_empty
+from medseg.io.dicom.seg_source import FILED_BY, UTF_8, frames_first, warn_of_empty
 from medseg.io.dicom.series import Series
 from medseg.runtime.files import written_whole
 
 # All that is copied from the source: whose it is, and of which study (PS3.3 C.7.1.1, C.7.2.1).
-_COPIED = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
-    "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
+_COPIED = (*FILED_BY, "StudyInstanceUID")
 # What an RTSTRUCT calls the study in its references (retired, and still what readers expect).
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 # A long string (LO) holds 64 characters, a decimal string (DS) 16 (PS3.5 6.2).
@@ -153,7 +150,7 @@ def _structure_set(scan: _Scan) -> Dataset:
     dataset.file_meta = FileMetaDataset()
     # Contours of more than 64 KiB cannot be encoded with explicit VR (PS3.3 C.8.8.6).
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SpecificCharacterSet = UTF_8
     dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, generate_uid()
     dataset.InstanceCreationDate = dataset.StructureSetDate = now.strftime("%Y%m%d")
     dataset.InstanceCreationTime = dataset.StructureSetTime = now.strftime("%H%M%S")

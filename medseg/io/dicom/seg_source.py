@@ -16,9 +16,9 @@ from medseg.io.dicom.series import Series
 # Names of classes may need letters that the character set of the scan does not have.
 UTF_8 = "ISO_IR 192"
 _log = logging.getLogger(__name__)
-# What a SEG or SR says of its patient and study: whose it is and where it is filed, and no more
+# What a SEG, SR or RTSTRUCT says of its patient and study: whose it is and where it is filed, and no more
 # (docs/privacy.md). The standard lets a source leave these empty (type 2).
-_FILED_BY = (
+FILED_BY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
     "StudyDate", "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
@@ -95,9 +95,9 @@ def _bare(header: Dataset) -> Dataset:
         is_personal = group in _PERSONAL_GROUPS or representation in _TEXTS
         # Codes and ids of physicians, procedures and diagnoses.
         is_personal |= group == _IDENTIFICATION_GROUP and representation == "SQ"
-        if element.keyword in _FILED_BY or not (is_personal or element.tag.is_private):
+        if element.keyword in FILED_BY or not (is_personal or element.tag.is_private):
             bare.add(element)
-    for keyword in _FILED_BY:
+    for keyword in FILED_BY:
         if keyword not in bare:
             setattr(bare, keyword, "")
     return bare
