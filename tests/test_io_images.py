@@ -1,5 +1,7 @@
 """PNG, JPEG and TIFF: pixels as stored, columns first, and nothing guessed about their size."""
 
+import contextlib
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -10,12 +12,13 @@ import SimpleITK
 import tifffile
 from PIL import Image
 
-from medseg.core.errors import GeometryError, MedsegError, WriteError
+from medseg.core.errors import GeometryError, MedsegError, ReadError, WriteError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.volume import Volume
 from medseg.io.formats import read_label_map, read_volume, write_label_map, write_volume
 from medseg.io.placement import image_affine
+from medseg.runtime.sandbox import SandboxError
 
 COLOURS = ("red", "green", "blue")
 
@@ -280,3 +283,39 @@ def test_a_mask_in_colours_is_refused_unless_they_are_gray(tmp_path, rng):
     Image.fromarray(np.stack([mask, mask, 1 - mask], axis=-1)).save(tmp_path / "colour.png")
     with pytest.raises(MedsegError, match="LBL-004"):
         read_label_map(tmp_path / "colour.png", labels)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "png"])
+def test_a_codec_that_fails_hard_costs_one_picture(tmp_path, monkeypatch, rng, suffix):
+    pixels = rng.integers(0, 2**16, (9, 8, 3), dtype=np.uint16)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "png":
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels, isVector=True), path)
+    else:
+        options = {"compression": "jpeg"} if suffix == "tif" else {}
+        Image.fromarray(pixels.astype(np.uint8)).save(path, **options)
+    read_volume(path)
+
+    def crash(*_, **__):
+        raise SandboxError("crashed its process (exit code -11)")
+
+    monkeypatch.setattr("medseg.io.images.call", crash)
+    with pytest.raises(ReadError, match=r"IMG-009 .*its decoder crashed its process"):
+        read_volume(path)
+
+
+def test_a_tiff_that_unpacks_to_more_than_it_says_takes_no_memory_of_ours(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint8), compression="zlib", rowsperstrip=64)
+    bomb = zlib.compress(bytes(2**28), 1)
+    with tifffile.TiffFile(path) as file:
+        places = {tag.name: tag.valueoffset for tag in file.pages[0].tags}
+    content = bytearray(path.read_bytes())
+    start, count = places["StripOffsets"], places["StripByteCounts"]
+    content[start : start + 4] = struct.pack("<I", len(content))
+    content[count : count + 4] = struct.pack("<I", len(bomb))
+    path.write_bytes(bytes(content) + bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(MedsegError):
+        read_volume(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024

@@ -6,6 +6,7 @@ Array index i is the column (x) and j the row (y); a picture has one slice.
 import struct
 import warnings
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from medseg.io.contents import damage_named, require_room, truncated
 from medseg.io.placement import image_affine
 from medseg.io.voxels import COLOURS, channel_names, note
 from medseg.runtime.files import write_with
+from medseg.runtime.sandbox import SandboxError, call
 
 # What Pillow raises on bytes that are not what they claim to be.
 DAMAGED = (
@@ -32,6 +34,14 @@ _EXIF_ORIENTATION = 274
 # PNG colour types (PNG specification, section 11.2.1) with 16 bits that Pillow would cut to 8.
 _DEEP_COLOUR = {2: 3, 6: 4}
 _GRAY_ALPHA = 4
+_NUM_SAMPLES = {2: 3, 4: 2, 6: 4}
+# What sandboxes are asked for.
+_JPEG = "medseg.io.picture_decoding:decode_jpeg"
+_DEEP = "medseg.io.deep_colour:decode_deep_colour"
+# SimpleITK takes threads, and address space for each, whatever the picture.
+_CODEC_BYTES = 2 * 2**30
+# Far below what any codec decodes in a second of processor time.
+_BYTES_A_SECOND = 4e6
 
 
 def read_picture(path: Path, *, palette: Palette = "colours") -> Volume:
@@ -47,12 +57,12 @@ def read_picture(path: Path, *, palette: Palette = "colours") -> Volume:
 
     Raises:
         ReadError: IMG-002 damaged, IMG-003 colours that medseg does not read, IMG-004 an animation,
-            FIL-007 truncated, FIL-009 too large.
+            IMG-009 a decoder that crashed or hung, FIL-007 truncated, FIL-009 too large.
     """
     findings: list[Finding] = []
-    depth, colour = _check_png(path) if path_is_png(path) else (8, 0)
+    depth, colour, num_bytes = _check_png(path) if path_is_png(path) else (8, 0, 0)
     if depth == 16 and colour in _DEEP_COLOUR:
-        pixels = _read_deep_colour(path)
+        pixels = decoded_apart(path, _DEEP, {}, num_bytes=num_bytes)
     elif depth == 16 and colour == _GRAY_ALPHA:
         raise ReadError(
             f"{path}: 16-bit gray with alpha; expected gray, RGB or RGBA at this depth",
@@ -107,8 +117,43 @@ def damaged(path: Path, fault: Exception) -> ReadError:
     )
 
 
-def _check_png(path: Path) -> tuple[int, int]:
-    """Walk the chunks of a PNG and compare their checksums; return bit depth and colour type."""
+def decoded_apart(
+    path: Path, work: str, arguments: Mapping[str, object], *, num_bytes: int
+) -> Array:
+    """Let a native codec decode a picture, in a process that it cannot take with it.
+
+    Args:
+        path: the file.
+        work: the function to ask for.
+        arguments: its own, beside the path.
+        num_bytes: the most that the pixels may take.
+
+    Raises:
+        ReadError: IMG-002, IMG-003, and IMG-009 a codec that crashed, or took too much time or
+            memory.
+    """
+    try:
+        return call(
+            work,
+            {"path": str(path.absolute()), **arguments},
+            result_bytes=num_bytes,
+            memory_bytes=_CODEC_BYTES + 4 * num_bytes,
+            cpu_s=num_bytes / _BYTES_A_SECOND,
+        )
+    except SandboxError as fault:
+        raise ReadError(
+            f"{path}: its decoder {fault}",
+            code="IMG-009",
+            hint="export the image again; it is damaged, or made to do this",
+        ) from fault
+
+
+def _check_png(path: Path) -> tuple[int, int, int]:
+    """Walk the chunks of a PNG and compare their checksums.
+
+    Returns:
+        Bit depth, colour type, and the bytes that its pixels take.
+    """
     with damage_named(path):
         content = path.read_bytes()
     start, kind, first = len(_PNG_MAGIC), b"", b""
@@ -130,8 +175,10 @@ def _check_png(path: Path) -> tuple[int, int]:
     if len(first) != 17 or not first.startswith(b"IHDR"):
         raise ReadError(f"{path}: a PNG without a header", code="IMG-002")
     width, height, depth, colour = struct.unpack_from(">IIBB", first, 4)
-    require_room(path, width * height * max(depth // 8, 1))
-    return depth, colour
+    num_bytes = width * height * _NUM_SAMPLES.get(colour, 1) * max(depth // 8, 1)
+    # Of a depth below 8, a byte holds several pixels.
+    require_room(path, num_bytes * min(depth, 8) // 8)
+    return depth, colour, num_bytes
 
 
 def _read_pixels(path: Path, palette: Palette, findings: list[Finding]) -> Array:
@@ -145,6 +192,9 @@ def _read_pixels(path: Path, palette: Palette, findings: list[Finding]) -> Array
                 _require_still(image, path)
                 if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
                     findings.append(_turned(path))
+                if image.format == "JPEG":
+                    num_bytes = image.width * image.height * 4
+                    return decoded_apart(path, _JPEG, {"palette": palette}, num_bytes=num_bytes)
                 return pixels_of(image, palette, path)
         except (Image.DecompressionBombError, *DAMAGED) as fault:
             raise damaged(path, fault) from fault
@@ -189,16 +239,3 @@ def _turned(path: Path) -> Finding:
         message="the camera's orientation tag asks viewers to turn the picture; it was not turned",
         hint="make sure that masks were drawn on the unturned picture",
     )
-
-
-def _read_deep_colour(path: Path) -> Array:
-    """Decode 16-bit RGB and RGBA, which Pillow would cut to 8 bits, with SimpleITK."""
-    import SimpleITK
-
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO("PNGImageIO")
-    reader.SetFileName(str(path))
-    try:
-        return np.asarray(SimpleITK.GetArrayFromImage(reader.Execute()))
-    except RuntimeError as fault:
-        raise damaged(path, ValueError("SimpleITK cannot decode it")) from fault

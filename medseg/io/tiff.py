@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image
 
 from medseg.core.errors import ReadError, WriteError
 from medseg.core.findings import Finding
 from medseg.core.geometry import Geometry
 from medseg.core.volume import Array, Volume
 from medseg.io.contents import LZW_RATIO, damage_named, require_room, truncated
-from medseg.io.images import DAMAGED, Palette, damaged, pixels_of, without_alpha
+from medseg.io.images import DAMAGED, Palette, damaged, decoded_apart, without_alpha
 from medseg.io.placement import image_affine
 from medseg.io.voxels import COLOURS, channel_names, not_finite, note
 from medseg.runtime.files import write_with
@@ -27,9 +26,9 @@ from medseg.runtime.files import write_with
 # What the library repairs and logs is refused here by name, in one line.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
-_BROKEN = (*DAMAGED, ZeroDivisionError, RuntimeError)
-# Pillow has these codecs, which tifffile has only with an extra.
-_PILLOW_CODECS = ("LZW", "JPEG", "CCITTFAX3", "CCITTFAX4", "CCITTRLE")
+BROKEN = (*DAMAGED, ZeroDivisionError, RuntimeError)
+# What a sandbox is asked for: packed pages may unpack to anything.
+_DECODE = "medseg.io.tiff_decoding:decode_pages"
 _COLOURED = ("RGB", "YCBCR")
 _TONES = ("MINISBLACK", "MINISWHITE", "PALETTE", *_COLOURED)
 _KINDS = "uifb"
@@ -49,7 +48,8 @@ def read_tiff(path: Path, *, palette: Palette = "colours") -> Volume:
 
     Raises:
         ReadError: IMG-002 damaged, IMG-003 colours or numbers that medseg does not read, IMG-008
-            pages of several sizes or time points, FIL-007 truncated, FIL-009 too large.
+            pages of several sizes or time points, IMG-009 a decoder that crashed or hung, FIL-007
+            truncated, FIL-009 too large.
     """
     findings: list[Finding] = []
     linked = _count_directories(path)
@@ -60,9 +60,9 @@ def read_tiff(path: Path, *, palette: Palette = "colours") -> Volume:
             pages = _full_pages(file, path, findings)
             _require_readable(pages, path, palette)
             num_channels = _num_channels(file, len(pages), path)
-            samples = np.stack([_decoded(page, path) for page in pages])
+            samples = _samples(pages, path)
             photometric = pages[0].photometric.name
-    except _BROKEN as fault:
+    except BROKEN as fault:
         raise damaged(path, fault) from fault
     if photometric == "MINISWHITE":
         findings.append(note("IMG-007", path.name, "white was stored as 0; gray was inverted"))
@@ -201,20 +201,18 @@ def _num_channels(file: tifffile.TiffFile, num_pages: int, path: Path) -> int:
     return channels
 
 
-def _decoded(page: tifffile.TiffPage, path: Path) -> Array:
-    """Decode one page: (rows, columns, samples)."""
-    if page.compression.name in _PILLOW_CODECS:
-        deep = page.bitspersample > 8 and (page.bitspersample != 16 or page.samplesperpixel > 1)
-        if deep:
-            raise ReadError(
-                f"{path}: {page.bitspersample}-bit pixels packed as {page.compression.name}",
-                code="IMG-003",
-                hint="save it uncompressed or with deflate",
-            )
-        with Image.open(path, formats=("TIFF",)) as image:
-            image.seek(page.index)
-            return pixels_of(image, "indices", path)
-    pixels = np.asarray(page.asarray())
+def _samples(pages: Sequence[tifffile.TiffPage], path: Path) -> Array:
+    """Return the pixels of all pages, (pages, rows, columns, samples)."""
+    if all(page.compression.name == "NONE" for page in pages):
+        return np.stack([samples_last(page, page.asarray()) for page in pages])
+    # Four samples of eight bytes are the most that any codec makes of a pixel.
+    num_bytes = sum(32 * int(page.imagewidth) * int(page.imagelength) for page in pages)
+    numbers = {"pages": [int(page.index) for page in pages]}
+    return decoded_apart(path, _DECODE, numbers, num_bytes=num_bytes)
+
+
+def samples_last(page: tifffile.TiffPage, pixels: Array) -> Array:
+    """Return the pixels of a page as (rows, columns, samples)."""
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8)
     if page.axes == "YX":
