@@ -16,8 +16,8 @@ from medseg.io.dicom.series import Series
 # Names of classes may need letters that the character set of the scan does not have.
 UTF_8 = "ISO_IR 192"
 _log = logging.getLogger(__name__)
-# What a SEG, SR or RTSTRUCT says of its patient and study: whose it is and where it is filed, and no more
-# (docs/privacy.md). The standard lets a source leave these empty (type 2).
+# What a SEG, SR or RTSTRUCT says of its patient and study: whose it is and where it is filed, and
+# no more (docs/privacy.md). The standard lets a source leave these empty (type 2).
 FILED_BY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
     "StudyDate", "StudyTime", "ReferringPhysicianName",
