@@ -10,17 +10,26 @@ from medseg.io.sniff import suffix_of
 
 # A report on a mask, which is none itself.
 _REPORT = ".sr.dcm"
+# How a map of the ids of objects is called, beside the mask of a case.
+IDS = "_instances"
 # Of one mask in several formats, this one is read.
 _PREFERRED = ".nii.gz"
 
 
 @dataclass(frozen=True, slots=True)
 class MaskFiles:
-    """The files of a folder that bear one name, in whatever formats."""
+    """The files of a folder that bear one name, in whatever formats.
+
+    Attributes:
+        name, folder: see above.
+        paths: of the masks.
+        ids: of maps of the ids of their objects, called `<name>_instances`.
+    """
 
     name: str
     folder: Path
     paths: tuple[Path, ...]
+    ids: tuple[Path, ...] = ()
 
     def choose(self) -> Path:
         """Return the one to read.
@@ -62,12 +71,14 @@ class MaskFolder:
 
     @property
     def names(self) -> Sequence[str]:
-        """Names that files bear, sorted."""
-        return sorted(self._paths)
+        """Names that masks bear, sorted; ids of objects go with their mask."""
+        beside = {name + IDS for name in self._paths}
+        return sorted(name for name in self._paths if name not in beside)
 
     def of(self, name: str) -> MaskFiles:
         """Return the files of that name; there may be none."""
-        return MaskFiles(name, self.folder, tuple(self._paths.get(name, ())))
+        paths, ids = (tuple(self._paths.get(one, ())) for one in (name, name + IDS))
+        return MaskFiles(name, self.folder, paths, ids)
 
 
 def require_folder(folder: Path) -> Path:

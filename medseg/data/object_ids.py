@@ -5,16 +5,19 @@ it stores one value alone, or names its segments, an object is a piece that hang
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medseg.core.errors import GeometryError
 from medseg.core.labels import LabelMap, LabelSet
 from medseg.core.volume import Array, Volume
 from medseg.data.case import Case
 from medseg.data.manifest import Manifest
+from medseg.data.mask_files import MaskFiles
 from medseg.io.formats import read_object_ids
 
 Ids = NDArray[np.int32]
@@ -43,6 +46,34 @@ def read_ids(manifest: Manifest, case: Case, reference: Volume) -> Ids:
         read = {path: read_object_ids(manifest.path_of(path)) for path in set(annotation.values())}
         stored = {name: read[path] for name, path in annotation.items()}
     return ids_in(reference.only_channel, labels, stored)
+
+
+def read_ids_beside(
+    files: MaskFiles, path: Path, label_map_IJK: LabelMap, labels: LabelSet
+) -> Ids:
+    """Read the ids of the objects of a mask: those beside it, else those of its own file.
+
+    Args:
+        files: of the mask, and of the ids beside it.
+        path: the mask that was read.
+        label_map_IJK: what it holds.
+        labels: which classes are things.
+
+    Raises:
+        GeometryError: GEO-001: ids of another shape.
+    """
+    if not files.ids:
+        return read_ids_of_file(path, label_map_IJK, labels)
+    beside = replace(files, paths=files.ids).choose()
+    stored = read_object_ids(beside)
+    if stored is None or stored.shape != label_map_IJK.shape:
+        found = "named segments" if stored is None else f"{stored.shape} voxels"
+        raise GeometryError(
+            f"{beside}: {found}; expected the ids of the objects of {path.name}, "
+            f"{label_map_IJK.shape} voxels",
+            code="GEO-001",
+        )
+    return np.where(np.isin(label_map_IJK, labels.things), stored, 0)
 
 
 def read_ids_of_file(path: Path, label_map_IJK: LabelMap, labels: LabelSet) -> Ids:

@@ -4,7 +4,7 @@ References come from a manifest, from a folder of label maps (one file a case), 
 cases that hold one binary mask a class (two raters, organs that overlap).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from medseg.core.labels import LabelMap, LabelSet, label_set
 from medseg.data.case import Case
 from medseg.data.manifest import Manifest
 from medseg.data.mask_files import MaskFiles, MaskFolder, require_folder
+from medseg.data.object_ids import Ids, read_ids, read_ids_beside
 from medseg.data.scans import read_reference
 from medseg.data.splits import split_cases
 from medseg.io.formats import read_label_map, read_volume
@@ -30,11 +31,17 @@ LABELS_FILE = "labels.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Masks:
-    """A prediction and its reference as indices (I, J, K), and the grid both lie on."""
+    """A prediction and its reference as indices (I, J, K), and the grid both lie on.
+
+    Attributes:
+        prediction, reference, geometry: see above.
+        ids: of their objects, prediction first; None where no class is of things.
+    """
 
     prediction: LabelMap
     reference: LabelMap
     geometry: Geometry
+    ids: tuple[Ids, Ids] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +119,7 @@ def pair_folders(
     *,
     labels: LabelSet | None = None,
     patients: Mapping[str, str] | None = None,
+    things: Collection[str] | None = None,
 ) -> list[Pair]:
     """Pair two folders: label maps by file name, or one mask a class by case and file name.
 
@@ -120,6 +128,7 @@ def pair_folders(
         reference: `<case_id>.<suffix>`, or `<case_id>/.../<class>.<suffix>` with binary masks.
         labels: the classes of label maps; None: `labels.json` in either folder.
         patients: patient of each case; a case that is not named is a patient of its own.
+        things: classes whose objects are told apart; None: those that the labels declare.
 
     Raises:
         ReadError: EVA-002: a folder is not there, or the reference holds no masks.
@@ -130,6 +139,8 @@ def pair_folders(
     patient_of = patients or {}
     if drawn.names:
         labels = labels or _labels_beside(prediction, reference)
+        if things is not None:
+            labels = labels.with_things(things)
         return [
             _pair_files(name, labels, predicted.of(name), drawn.of(name), patient_of)
             for name in drawn.names
@@ -139,7 +150,7 @@ def pair_folders(
         predicted = MaskFolder(prediction / folder.name, deep=True)
         drawn = MaskFolder(folder, deep=True)
         for name in drawn.names:
-            inside = label_set({name: ">0"})
+            inside = label_set({name: ">0"}).with_things({name} & set(things or ()))
             files = predicted.of(name), drawn.of(name)
             pairs.append(_pair_files(folder.name, inside, *files, patient_of))
     if not pairs:
@@ -184,7 +195,11 @@ def _read_case(manifest: Manifest, prediction: MaskFiles) -> Masks:
     predicted = read_label_map(path, manifest.labels, onto=geometry, scan=scan)
     _require_same_grid(predicted.geometry, geometry, path=path, reference_path=scan)
     reference = read_reference(manifest, case, geometry)
-    return Masks(predicted.only_channel, reference.only_channel, geometry)
+    ids = None
+    if manifest.labels.things:
+        own = read_ids_beside(prediction, path, predicted.only_channel, manifest.labels)
+        ids = own, read_ids(manifest, case, reference)
+    return Masks(predicted.only_channel, reference.only_channel, geometry, ids)
 
 
 def _read_files(labels: LabelSet, prediction: MaskFiles, reference: MaskFiles) -> Masks:
@@ -200,7 +215,11 @@ def _read_files(labels: LabelSet, prediction: MaskFiles, reference: MaskFiles) -
         drawn = read_label_map(reference_path, labels)
         predicted = read_label_map(path, labels, onto=drawn.geometry)
     _require_same_grid(predicted.geometry, drawn.geometry, path=path, reference_path=reference_path)
-    return Masks(predicted.only_channel, drawn.only_channel, drawn.geometry)
+    ids = None
+    if labels.things:
+        own = read_ids_beside(prediction, path, predicted.only_channel, labels)
+        ids = own, read_ids_beside(reference, reference_path, drawn.only_channel, labels)
+    return Masks(predicted.only_channel, drawn.only_channel, drawn.geometry, ids)
 
 
 def _require_same_grid(

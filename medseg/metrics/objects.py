@@ -46,7 +46,7 @@ class ObjectScore:
     detections: Mapping[float, Detection]
 
     def to_row(self) -> dict[str, Any]:
-        """Return the columns of objects.csv by name."""
+        """Return the columns of object_scores.csv by name."""
         row: dict[str, Any] = {
             "class": self.class_name,
             "kind": self.kind,
@@ -60,6 +60,8 @@ class ObjectScore:
             "pq": self.panoptic.pq,
             "sq": self.panoptic.sq,
             "rq": self.panoptic.rq,
+            "reference_empty": self.panoptic.num_reference == 0,
+            "prediction_empty": self.panoptic.num_prediction == 0,
             "matched_iou": self.panoptic.iou_sum,
             "num_matched": self.panoptic.num_matched,
         }

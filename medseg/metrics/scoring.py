@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isclose
 
 from medseg.core.errors import ConfigError
+from medseg.metrics.objects import THRESHOLDS, percent_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +18,7 @@ class Scoring:
         class_tolerance_mm: tolerances of the classes and regions that have their own.
         level: of the bootstrap intervals.
         seed: of their draws.
+        iou_thresholds: at which objects are matched.
 
     Raises:
         ConfigError: a value without sense.
@@ -25,6 +28,7 @@ class Scoring:
     class_tolerance_mm: Mapping[str, float] = field(default_factory=dict)
     level: float = 0.95
     seed: int = 0
+    iou_thresholds: tuple[float, ...] = THRESHOLDS
 
     def __post_init__(self) -> None:
         tolerances = dict(self.class_tolerance_mm)
@@ -36,6 +40,10 @@ class Scoring:
         if not (_is_number(self.level) and 0 < self.level < 1):
             raise ConfigError(f"level={self.level}: expected a share between 0 and 1")
         require_count("seed", self.seed)
+        if not all(_is_threshold(one) for one in self.iou_thresholds):
+            raise ConfigError(
+                f"iou_thresholds={list(self.iou_thresholds)}: expected hundredths between 0 and 1"
+            )
 
 
 def require_count(name: str, value: object) -> None:
@@ -46,6 +54,13 @@ def require_count(name: str, value: object) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ConfigError(f"{name}={value}: expected a whole number of 0 or more")
+
+
+def _is_threshold(value: object) -> bool:
+    """Tell whether a column can be named after a threshold: 0.55 is 55."""
+    if not isinstance(value, float):
+        return False
+    return 0 < value < 1 and isclose(100 * value, percent_of(value))
 
 
 def _is_number(value: object) -> bool:

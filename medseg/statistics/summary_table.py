@@ -7,6 +7,8 @@ Summary = Mapping[str, Any]
 
 _FIXED_COLUMNS = ("class", "Dice", "interval", "median", "surface Dice")
 
+_OBJECT_COUNTS = ("reference", "prediction", "found", "missed", "false")
+
 
 def summary_rows(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the columns of the printed table; a row a class, the foreground, and it by stratum.
@@ -24,6 +26,31 @@ def summary_rows(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...
     chosen = [measure for measure in units if measure in measured]
     rows = [_row(name, scores, chosen) for name, scores in lines.items() if scores]
     return (*_FIXED_COLUMNS, *chosen), rows
+
+
+def object_rows(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the columns of the printed table of objects; a row a class, and a class and stratum.
+
+    Args:
+        summary: of objects: that of `cohort.Summariser`, with the `pooled` scores of each class.
+    """
+    parts = {"": summary, **{f", {name}": part for name, part in summary["groups"].items()}}
+    rows = []
+    for where, part in parts.items():
+        for name, entry in part["classes"].items():
+            pooled = entry["pooled"]
+            ap = next(measure for measure in pooled if measure.startswith("ap_"))
+            mean = entry["scores"][ap]
+            rows.append(
+                (
+                    name + where,
+                    *(str(pooled[f"num_{what}"]) for what in _OBJECT_COUNTS),
+                    *(_number(pooled[measure]) for measure in ("pq", "sq", "rq", ap)),
+                    _mean(mean),
+                    f"{mean['low']:.3f} to {mean['high']:.3f}" if mean["low"] == mean["low"] else "-",
+                )
+            )
+    return ("class", *_OBJECT_COUNTS, "PQ", "SQ", "RQ", "AP", "mean AP", "interval"), rows
 
 
 def summary_notes(summary: Summary) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from medseg.core.errors import EXIT_SOME_FAILED, ConfigError, MedsegError
 from medseg.data.manifest import Manifest, read_manifest
 from medseg.data.pairs import Pair, SplitChoice, pair_folders, pair_with_manifest
 from medseg.data.pool import outcomes
+from medseg.metrics.objects import object_measures, pool_objects, score_objects
 from medseg.metrics.score_table import Row, measures_in, scores_text
 from medseg.metrics.scoring import Scoring, require_count
 from medseg.metrics.summary import score_case
@@ -20,21 +21,24 @@ from medseg.runtime.files import write_json, write_text
 from medseg.runtime.provenance import write_provenance
 from medseg.runtime.runfolder import fresh_folder
 from medseg.statistics.cohort import Summariser, Summary
-from medseg.statistics.summary_table import summary_notes, summary_rows
+from medseg.statistics.objects import pooled_scores, summarise_objects
+from medseg.statistics.summary_table import object_rows, summary_notes, summary_rows
 from medseg.tracking.fields import TEST_SPLIT_TAG
 from medseg.tracking.tracker import Tracker, open_tracker
 
 SCORES = "scores.csv"
 SUMMARY = "summary.json"
+OBJECT_SCORES = "object_scores.csv"
 _SPLITS: dict[str, SplitChoice] = {"all": "all", "train": "train", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Rows of scores.csv, and what summary.json says."""
+    """Rows of scores.csv and object_scores.csv, and what summary.json says."""
 
     rows: tuple[Row, ...]
     summary: Summary
+    object_rows: tuple[Row, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -51,6 +55,7 @@ def main(config: Any) -> int:
         class_tolerance_mm=chosen["class_tolerance_mm"],
         level=chosen["level"],
         seed=chosen["seed"],
+        iou_thresholds=tuple(chosen["iou_thresholds"]),
     )
     manifest = _manifest_of(chosen)
     split = _split_of(chosen["split"])
@@ -88,6 +93,8 @@ def evaluate(
 ) -> Evaluation:
     """Score all pairs and write scores.csv, summary.json and run.json.
 
+    Where classes are of things, object_scores.csv is written, too.
+
     A pair that cannot be scored gives rows that say why, and the rest goes on.
 
     Args:
@@ -110,31 +117,46 @@ def evaluate(
         score_pair,
         surface_tolerance_mm=scoring.surface_tolerance_mm,
         class_tolerance_mm=dict(scoring.class_tolerance_mm),
+        iou_thresholds=scoring.iou_thresholds,
     )
     found = outcomes(work, pairs, num_workers=num_workers, label="scored")
-    rows = tuple(
-        row
+    scored = [
+        _refused(pair, one) if isinstance(one, MedsegError) else one
         for pair, one in zip(pairs, found, strict=True)
-        for row in (_refused(pair, one) if isinstance(one, MedsegError) else one)
-    )
-    summary = Summariser(
+    ]
+    rows = tuple(row for own, _ in scored for row in own)
+    objects = tuple(row for _, own in scored for row in own)
+    summariser = Summariser(
         measures=measures_in(rows),
         classes=tuple(dict.fromkeys(name for pair in pairs for name in pair.labels.names)),
         level=scoring.level,
         seed=scoring.seed,
-    ).summarise(rows)
+    )
+    summary = summariser.summarise(rows)
+    if objects:
+        thresholds = scoring.iou_thresholds
+        summary["objects"] = summarise_objects(
+            objects,
+            replace(summariser, measures=object_measures(thresholds)),
+            pool=partial(pool_objects, thresholds=thresholds),
+        )
+        write_text(scores_text(objects), output / OBJECT_SCORES)
     write_text(scores_text(rows), output / SCORES)
     write_json(summary, output / SUMMARY)
     write_provenance(output, command="evaluate", digests=digests or {}, seed=scoring.seed)
     if tracker is not None:
         tracker.log_metrics(_means(summary), step=0)
-    return Evaluation(rows=rows, summary=summary)
+    return Evaluation(rows=rows, summary=summary, object_rows=objects)
 
 
 def score_pair(
-    pair: Pair, *, surface_tolerance_mm: float | None, class_tolerance_mm: Mapping[str, float]
-) -> list[Row]:
-    """Read a pair and return its rows.
+    pair: Pair,
+    *,
+    surface_tolerance_mm: float | None,
+    class_tolerance_mm: Mapping[str, float],
+    iou_thresholds: Sequence[float],
+) -> tuple[list[Row], list[Row]]:
+    """Read a pair and return its rows, and those of its objects.
 
     Raises:
         MedsegError: a mask is missing or unreadable, or both do not lie on one grid.
@@ -149,7 +171,17 @@ def score_pair(
         class_tolerance_mm=class_tolerance_mm,
         annotated=pair.annotated,
     )
-    return [{**_who(pair), **score.to_row(), "error": ""} for score in scores]
+    rows: list[Row] = [{**_who(pair), **score.to_row(), "error": ""} for score in scores]
+    if masks.ids is None:
+        return rows, []
+    objects = score_objects(
+        (masks.prediction, masks.ids[0]),
+        (masks.reference, masks.ids[1]),
+        labels=pair.labels,
+        thresholds=iou_thresholds,
+        annotated=pair.annotated,
+    )
+    return rows, [{**_who(pair), **score.to_row(), "error": ""} for score in objects]
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -164,6 +196,9 @@ def show_evaluation(evaluation: Evaluation) -> None:
     table(rows, columns=columns, title=title)
     for note in summary_notes(summary):
         say(note)
+    if "objects" in summary:
+        columns, rows = object_rows(summary["objects"])
+        table(rows, columns=columns, title="objects of all cases together, and mean AP of a case")
     for error in (error for errors in summary["failed"].values() for error in errors):
         say(f"not scored: {error}", error=True)
 
@@ -172,11 +207,12 @@ def _who(pair: Pair) -> dict[str, str]:
     return {"case_id": pair.case_id, "patient_id": pair.patient_id, "stratum": pair.stratum}
 
 
-def _refused(pair: Pair, refusal: MedsegError) -> list[Row]:
+def _refused(pair: Pair, refusal: MedsegError) -> tuple[list[Row], list[Row]]:
     """Rows of a pair that was not scored: one a class, without scores."""
     error = f"case {pair.case_id}: {refusal}"
     asked = pair.labels.names if pair.annotated is None else pair.annotated
-    return [{**_who(pair), "class": name, "error": error} for name in asked]
+    rows: list[Row] = [{**_who(pair), "class": name, "error": error} for name in asked]
+    return rows, rows if pair.labels.things else []
 
 
 def _means(summary: Summary) -> dict[str, float]:
@@ -187,7 +223,8 @@ def _means(summary: Summary) -> dict[str, float]:
         for name, measures in scores.items()
         for measure, entry in measures.items()
     }
-    return {**means, "num_cases": summary["num_cases"], "num_failed": summary["num_failed"]}
+    counts = {name: summary[name] for name in ("num_cases", "num_failed")}
+    return {**means, **pooled_scores(summary), **counts}
 
 
 def _require_known(scoring: Scoring, pairs: Sequence[Pair]) -> None:
@@ -219,12 +256,16 @@ def _pairs_of(
     chosen: Mapping[str, Any], manifest: Manifest | None, split: SplitChoice
 ) -> list[Pair]:
     prediction = Path(require(chosen, "prediction", "folder of predicted masks"))
+    things = chosen["things"]
+    if manifest and things is not None:
+        manifest = replace(manifest, labels=manifest.labels.with_things(things))
     if chosen["reference"]:
         return pair_folders(
             prediction,
             Path(chosen["reference"]),
             labels=manifest.labels if manifest else None,
             patients={case.case_id: case.patient_id for case in manifest.cases} if manifest else {},
+            things=things,
         )
     if manifest is None:
         raise ConfigError("manifest= or reference= is missing: what the masks are measured against")
