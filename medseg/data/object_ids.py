@@ -48,9 +48,7 @@ def read_ids(manifest: Manifest, case: Case, reference: Volume) -> Ids:
     return ids_in(reference.only_channel, labels, stored)
 
 
-def read_ids_beside(
-    files: MaskFiles, path: Path, label_map_IJK: LabelMap, labels: LabelSet
-) -> Ids:
+def read_ids_beside(files: MaskFiles, path: Path, label_map_IJK: LabelMap, labels: LabelSet) -> Ids:
     """Read the ids of the objects of a mask: those beside it, else those of its own file.
 
     Args:

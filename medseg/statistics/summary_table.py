@@ -47,7 +47,9 @@ def object_rows(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]
                     *(str(pooled[f"num_{what}"]) for what in _OBJECT_COUNTS),
                     *(_number(pooled[measure]) for measure in ("pq", "sq", "rq", ap)),
                     _mean(mean),
-                    f"{mean['low']:.3f} to {mean['high']:.3f}" if mean["low"] == mean["low"] else "-",
+                    f"{mean['low']:.3f} to {mean['high']:.3f}"
+                    if mean["low"] == mean["low"]
+                    else "-",
                 )
             )
     return ("class", *_OBJECT_COUNTS, "PQ", "SQ", "RQ", "AP", "mean AP", "interval"), rows
