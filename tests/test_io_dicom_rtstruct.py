@@ -301,6 +301,19 @@ def test_contours_outside_the_scan_are_one_finding_and_all_outside_a_refusal(sca
         read_rtstruct(redrawn(tmp_path, scan, outside), onto=scan.geometry)
 
 
+def test_a_region_outside_the_scan_is_empty_where_another_lies_inside(scan, tmp_path):
+    path = redrawn(tmp_path, scan, [(square(0.5, 3.5), -2)])
+    dataset = pydicom.dcmread(path)
+    outside = dataset.ROIContourSequence[0]
+    draw(np.ones(SHAPE, dtype=np.uint8), scan, tmp_path, label_set({"spleen": 1, "liver": 2}))
+    both = pydicom.dcmread(path)
+    both.ROIContourSequence[1].ContourSequence = outside.ContourSequence
+    both.save_as(path)
+    found = read_rtstruct(path, labels=ORGANS, onto=scan.geometry)
+    assert (found.only_channel == 2).all()
+    assert codes(found) == ["DCM-071"]
+
+
 @pytest.mark.parametrize("kind", ["POINT", "OPEN_PLANAR", "OPEN_NONPLANAR"])
 def test_contours_without_an_area_are_left_out(kind, scan, tmp_path):
     path = redrawn(tmp_path, scan, [(square(0.5, 3.5), 1)], kind=kind)
@@ -399,3 +412,37 @@ def test_a_real_tumour_equals_the_mask_made_from_its_contours(modality, shared_d
     world = theirs @ reference.affine[:3, :3].T + reference.affine[:3, 3]
     expected = {tuple(n) for n in np.rint(found.geometry.to_index(world)).astype(int)}
     assert {tuple(n) for n in np.argwhere(found.only_channel)} == expected
+
+
+def test_real_contours_of_ten_organs_fill_as_another_library_says(shared_data):
+    path = shared_data("dicom_rtstruct_misc") / "tests/testdata/example_data/rtss.dcm"
+    affine = np.diag([-3.0, -3.0, 3.0, 1.0])
+    dataset = pydicom.dcmread(path)
+    points = {
+        region.ReferencedROINumber: [
+            np.array(contour.ContourData, dtype=float).reshape(-1, 3) * LPS
+            for contour in region.get("ContourSequence", ())
+        ]
+        for region in dataset.ROIContourSequence
+    }
+    everything = np.vstack([one for contours in points.values() for one in contours])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    # A pixel that no contour was drawn on, so that hardly any centre lies on a path.
+    affine[:3, 3] = high[0] + 4.1, high[1] + 4.1, low[2]
+    shape = tuple(int(n) for n in np.ceil((high - low + 10) / 3))
+    grid_mm = Geometry(shape, affine)
+    centres = np.argwhere(np.ones(shape[:2], dtype=bool))
+    names = {region.ROINumber: region.ROIName for region in dataset.StructureSetROISequence}
+    compared = 0
+    for number, contours in points.items():
+        if not contours:
+            continue
+        expected = np.zeros(shape, dtype=bool)
+        for contour in contours:
+            index = grid_mm.to_index(contour)
+            closed = matplotlib.path.Path(np.vstack([index[:, :2], index[:1, :2]]))
+            expected[:, :, round(index[0, 2])] ^= closed.contains_points(centres).reshape(shape[:2])
+        found = read_rtstruct(path, labels=label_set({names[number]: 1}), onto=grid_mm)
+        assert np.count_nonzero(found.only_channel != expected) <= 1e-4 * expected.sum(), number
+        compared += int(expected.sum())
+    assert compared > 100_000

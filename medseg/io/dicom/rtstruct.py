@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from medseg.core.errors import ReadError
+from medseg.core.errors import GeometryError, ReadError
 from medseg.core.findings import Finding
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelSet
@@ -43,7 +43,7 @@ def read_rtstruct(
         ReadError: DCM-034 it is no RTSTRUCT, DCM-037 contours that are no points, DCM-070 neither
             grid nor source.
         GeometryError: DCM-033 another frame of reference than the source's, DCM-071 no contour on
-            the scan, DCM-072 contours across its slices.
+            the scan at all, DCM-072 contours across its slices.
         LabelError: DCM-042 it describes no region; LBL-003 none belongs to a class.
     """
     with unspoken():
@@ -61,6 +61,7 @@ def read_rtstruct(
         classes = labels or label_set_of(rois)
         matched, findings = match_rois(rois, classes, name=name)
         drawn = {index: draw(matched[index], grid, name=name) for index in sorted(matched)}
+        _require_on_scan(drawn, name)
         for one in drawn.values():
             findings += one.findings
     return _volume(drawn, grid, classes, tuple(findings))
@@ -88,6 +89,16 @@ def classes_drawn(path: Path, labels: LabelSet) -> frozenset[int]:
         name, dataset = _found(path)
         matched, _ = match_rois(rois_of(dataset, name=name), labels, name=name)
         return frozenset(index for index, rois in matched.items() if _has_area(rois))
+
+
+def _require_on_scan(drawn: Mapping[int, Drawn], name: str) -> None:
+    num_contours = sum(one.num_contours for one in drawn.values())
+    if num_contours and num_contours == sum(one.num_outside for one in drawn.values()):
+        raise GeometryError(
+            f"{name}: all {num_contours} contours lie outside the scan",
+            code="DCM-071",
+            hint="give the series the contours were drawn on",
+        )
 
 
 def _has_area(rois: list[Roi]) -> bool:

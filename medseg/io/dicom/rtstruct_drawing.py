@@ -32,9 +32,11 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """Slices of one class: by k, a mask (I, J); and what was noticed while drawing them."""
+    """Slices of one class: by k, a mask (I, J); its contours counted; and what was noticed."""
 
     slices: dict[int, Mask]
+    num_contours: int
+    num_outside: int
     findings: tuple[Finding, ...]
 
 
@@ -65,18 +67,25 @@ def draw(rois: Iterable[Roi], onto: Geometry, *, name: str) -> Drawn:
         DCM-076 contours between slices, or on every second slice or fewer.
 
     Raises:
-        GeometryError: DCM-071 no contour lies on the scan; DCM-072 contours across its slices.
+        GeometryError: DCM-072 contours across the slices of the scan.
         ReadError: DCM-037, contours whose data are no points.
     """
     slices: dict[int, Mask] = {}
     findings: list[Finding] = []
+    tallies: list[_Tally] = []
     for roi in rois:
         where = f"{name} region {roi.name!r}"
         tally = _Tally(kinds_without_area=set(roi.kinds_without_area))
+        tallies.append(tally)
         for k, mask in _draw_roi(roi, onto, tally, where).items():
             slices[k] = slices[k] | mask if k in slices else mask
         findings += _findings(tally, where)
-    return Drawn(slices, tuple(findings))
+    return Drawn(
+        slices=slices,
+        num_contours=sum(tally.num_contours for tally in tallies),
+        num_outside=sum(tally.num_outside for tally in tallies),
+        findings=tuple(findings),
+    )
 
 
 def _draw_roi(roi: Roi, onto: Geometry, tally: _Tally, where: str) -> dict[int, Mask]:
@@ -85,12 +94,6 @@ def _draw_roi(roi: Roi, onto: Geometry, tally: _Tally, where: str) -> dict[int, 
     tally.num_contours = len(contours)
     inside = [points for points in contours if _touches(points, onto, where)]
     tally.num_outside = len(contours) - len(inside)
-    if contours and not inside:
-        raise GeometryError(
-            f"{where}: all {len(contours)} contours lie outside the scan",
-            code="DCM-071",
-            hint="give the series the contours were drawn on",
-        )
     chosen = _nearest(_planes(inside, onto.spacing_mm[2]), onto, tally)
     steps = np.diff(sorted(chosen))
     tally.is_striped = len(steps) > 1 and int(steps.min()) > 1
