@@ -83,6 +83,17 @@ def test_ignored_voxels_change_nothing_whatever_is_predicted_there(name, logits_
     assert wild.grad[:, :, :4].any()
 
 
+def test_what_is_found_where_nobody_labelled_costs_nothing(name):
+    truth = torch.zeros(1, 6, 5, 4, dtype=torch.int64)
+    truth[:, :4] = 1
+    logits = functional.one_hot(truth, NUM_OUTPUTS).movedim(-1, 1) * 50.0
+    label = truth.clone()
+    label[:, 2:4] = IGNORED
+    assert evaluate(name, logits, label) < 1e-4
+    # The wrong treatment, unlabelled means background, punishes the right answer.
+    assert evaluate(name, logits, torch.where(label == IGNORED, 0, label)) > 0.05
+
+
 def test_a_batch_that_nobody_labelled_costs_nothing(name, logits_BLIJK, label_BIJK):
     logits_BLIJK.requires_grad_()
     loss = evaluate(name, logits_BLIJK, torch.full_like(label_BIJK, IGNORED))
