@@ -8,7 +8,7 @@ from dataset_on_paper import paper_case, paper_manifest
 
 from medseg.core.errors import ManifestError, MedsegError
 from medseg.core.labels import label_set
-from medseg.data.manifest import Case, Manifest, read_manifest, write_manifest
+from medseg.data.manifest import Case, Manifest, manifest_file, read_manifest, write_manifest
 from medseg.data.manifest_schema import (
     CaseJson,
     ChannelJson,
@@ -264,3 +264,8 @@ def test_a_mutated_manifest_is_read_or_refused_and_never_crashes(seed, full, tmp
         (tmp_path / "m.json").write_bytes(mutated)
         with contextlib.suppress(MedsegError):
             read_manifest(tmp_path / "m.json")
+
+
+def test_a_manifest_may_be_named_by_its_folder(tmp_path):
+    assert manifest_file(tmp_path) == tmp_path / "manifest.json"
+    assert manifest_file(tmp_path / "other.json") == tmp_path / "other.json"

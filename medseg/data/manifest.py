@@ -13,7 +13,15 @@ from medseg.data.leaks import require_no_leak
 from medseg.data.manifest_schema import CaseJson, checked
 from medseg.runtime.files import digest_json, read_json, write_json
 
-__all__ = ["Annotation", "Case", "Channel", "Manifest", "read_manifest", "write_manifest"]
+__all__ = [
+    "Annotation",
+    "Case",
+    "Channel",
+    "Manifest",
+    "manifest_file",
+    "read_manifest",
+    "write_manifest",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +172,11 @@ class Manifest:
         return path
 
 
+def manifest_file(path: Path) -> Path:
+    """Return the file that a user means by a manifest: it, or the one in the folder named."""
+    return path / "manifest.json" if path.is_dir() else path
+
+
 def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:
     """Read `manifest.json`.
 
@@ -174,7 +187,7 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:
     Raises:
         ManifestError: MAN-001 keys or types (row and file named), or any refusal of `Manifest`.
     """
-    path = path / "manifest.json" if path.is_dir() else path
+    path = manifest_file(path)
     value = checked(read_json(path, kind=ManifestError, what="a manifest"), path)
     try:
         return Manifest(

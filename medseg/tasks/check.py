@@ -12,7 +12,7 @@ from medseg.core.errors import EXIT_SOME_FAILED, ManifestError
 from medseg.core.findings import Finding, Severity, finding_of, worst
 from medseg.data.audit import CaseAudit
 from medseg.data.audit_dataset import Audit, FoldRow, audit
-from medseg.data.manifest import Manifest, read_manifest
+from medseg.data.manifest import Manifest, manifest_file, read_manifest
 from medseg.runtime.console import say, table
 from medseg.runtime.files import write_json
 
@@ -23,8 +23,7 @@ _GRAVEST_FIRST: tuple[Severity, ...] = ("error", "warning", "note")
 def main(config: DictConfig) -> int:
     """Audit a manifest as the settings say; 3 when there are errors."""
     chosen = settings(config)
-    path = Path(require(chosen, "manifest", "the manifest to check"))
-    path = path / "manifest.json" if path.is_dir() else path
+    path = manifest_file(Path(require(chosen, "manifest", "the manifest to check")))
     data_root = Path(chosen["data_root"]) if chosen["data_root"] else None
     output = Path(chosen["output"]) if chosen["output"] else path.with_name("check.json")
     try:

@@ -6,7 +6,7 @@ from typing import Any
 from medseg.config import require, settings
 from medseg.core.fingerprint import Fingerprint
 from medseg.core.plan import Plan
-from medseg.data.manifest import read_manifest
+from medseg.data.manifest import manifest_file, read_manifest
 from medseg.planning.dataset import plan_dataset
 from medseg.planning.plan_file import write_fingerprint, write_plan
 from medseg.runtime.console import say, table
@@ -16,7 +16,9 @@ from medseg.runtime.hardware import pick_device
 def main(config: Any) -> int:
     """Plan as the settings of `conf/plan.yaml` say."""
     chosen = settings(config)
-    path = Path(require(chosen, "manifest", "the manifest.json that medseg ingest wrote"))
+    path = manifest_file(
+        Path(require(chosen, "manifest", "the manifest.json that medseg ingest wrote"))
+    )
     manifest = read_manifest(path, data_root=chosen["data_root"] and Path(chosen["data_root"]))
     folder = Path(chosen["output"] or path.parent)
     plan, fingerprint = plan_dataset(

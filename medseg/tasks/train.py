@@ -14,7 +14,7 @@ from medseg.config import load_plugins, require, settings
 from medseg.core.errors import ConfigError
 from medseg.core.fingerprint import Fingerprint
 from medseg.core.plan import Plan
-from medseg.data.manifest import Manifest, read_manifest
+from medseg.data.manifest import Manifest, manifest_file, read_manifest
 from medseg.planning.dataset import plan_dataset
 from medseg.planning.plan_file import (
     override,
@@ -46,7 +46,9 @@ def main(config: Any) -> int:
     """Train as the settings of `conf/train.yaml` say."""
     chosen = settings(config)
     load_plugins(chosen["plugins"])
-    path = Path(require(chosen, "manifest", "the manifest.json that medseg ingest wrote"))
+    path = manifest_file(
+        Path(require(chosen, "manifest", "the manifest.json that medseg ingest wrote"))
+    )
     manifest = read_manifest(path, data_root=chosen["data_root"] and Path(chosen["data_root"]))
     device = pick_device(chosen["device"])
     resume = bool(chosen["training"]["resume"])
