@@ -1,5 +1,6 @@
 """What a user sees: rich on a terminal, plain lines in a log or a pipe."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -62,6 +63,16 @@ def progress(items: Iterable[Item], label: str) -> Iterator[Item]:
         yield from bar.track(items, total=total, description=escape(label))
 
 
+class _Console(Console):
+    """A console whose reader may leave (`| head`): the command still does its work."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nowhere from now on; rich would end the process with code 1."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
 class LiveProgress:
     """A bar with a changing text on a terminal; elsewhere a plain line every so often.
 
@@ -114,7 +125,7 @@ def _plain_progress(items: Iterable[Item], label: str, total: int | None) -> Ite
 
 
 def _console(*, error: bool = False) -> Console:
-    return Console(file=sys.stderr if error else sys.stdout)
+    return _Console(file=sys.stderr if error else sys.stdout)
 
 
 def _cell(value: object) -> str:
