@@ -164,7 +164,7 @@ def test_two_masks_of_a_series_are_not_guessed_at(drawn):
     ("keyword", "message"),
     [
         ("FrameOfReferenceUID", "DCM-033"),
-        ("SeriesInstanceUID", "ING-014 .* drawn on 0 of the volumes"),
+        ("SeriesInstanceUID", "drawn on 0 of the volumes found, expected one"),
     ],
 )
 def test_a_mask_of_another_series_or_space_is_left_out_and_said_so(drawn, keyword, message):
@@ -182,6 +182,14 @@ def test_a_mask_of_another_series_or_space_is_left_out_and_said_so(drawn, keywor
     found = taken(drawn, labels={"liver": (1,), "spleen": (2,)})
     (skipped,) = found.skipped
     assert re.search(message, skipped.reason)
+
+
+def test_a_mask_of_a_series_that_is_no_case_is_no_failure(drawn):
+    series(drawn / "a" / "mr", seed="mr", patient="a", modality="MR")
+    found = taken(drawn, labels={"liver": (1,), "spleen": (2,)}, modalities={"T1": "MR"})
+    assert [case.labels for case in found.manifest.cases] == [()]
+    reasons = {one.subject: (one.reason, one.failed) for one in found.skipped}
+    assert reasons["rs.dcm"] == ("drawn on a series that is no case", False)
 
 
 def test_masks_that_name_different_classes_need_them_declared(drawn):

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.core.errors import ManifestError, MedsegError
+from medseg.core.errors import ManifestError, ReadError
 from medseg.core.labels import LabelSet
 from medseg.data.layouts.found import Skipped
 from medseg.io.dicom.attributes import unspoken
 from medseg.io.dicom.masks import read_dicom_labels
-from medseg.io.dicom.references import DrawnOn, drawn_on, read_header
+from medseg.io.dicom.references import drawn_on, read_header, shares_space
 from medseg.io.dicom.series import Series
 from medseg.io.dicom.sources import DicomFile
 
@@ -47,12 +47,11 @@ def masks_beside(found: Sequence[Series], volumes: Sequence[Series]) -> Beside:
     candidates: dict[str, list[DicomFile]] = {}
     skipped: list[Skipped] = []
     for file in (file for series in found if is_mask(series) for file in series.files):
-        try:
-            volume = _volume_of(file, volumes)
-        except MedsegError as refusal:
-            skipped.append(Skipped(subject=file.name, reason=str(refusal), failed=True))
+        home = _home_of(file, found, volumes)
+        if isinstance(home, Skipped):
+            skipped.append(home)
         else:
-            candidates.setdefault(volume.uid, []).append(file)
+            candidates.setdefault(home.uid, []).append(file)
     for files in candidates.values():
         if len(files) > 1:
             reason = (
@@ -87,23 +86,24 @@ def labels_of(paths: Sequence[Path]) -> LabelSet | None:
     return declared[0] if declared else None
 
 
-def _volume_of(file: DicomFile, volumes: Sequence[Series]) -> Series:
-    with unspoken():
-        on: DrawnOn = drawn_on(read_header(file))
-    meant = [volume for volume in volumes if volume.uid in on.series_uids]
-    if file.member or len(meant) != 1:
-        raise ManifestError(
-            f"{file.name}: was drawn on {len(meant)} of the volumes found, expected one"
-            if not file.member
-            else f"{file.name}: lies in an archive, where no command could read it",
-            code="ING-014",
-            hint="name the masks by label=, or put them beside the series they were drawn on",
-        )
-    own = meant[0].frame_of_reference
-    if own and on.frames_of_reference and own not in on.frames_of_reference:
-        raise ManifestError(
-            f"{file.name}: lies in another frame of reference than the series it refers to",
-            code="DCM-033",
-            hint="look which series it was drawn on",
-        )
-    return meant[0]
+def _home_of(
+    file: DicomFile, found: Sequence[Series], volumes: Sequence[Series]
+) -> Series | Skipped:
+    """Return the volume that a mask belongs to, or why it belongs to none."""
+    try:
+        with unspoken():
+            on = drawn_on(read_header(file))
+    except ReadError as refusal:
+        return Skipped(subject=file.name, reason=str(refusal), failed=True)
+    homes = [volume for volume in volumes if volume.uid in on.series_uids]
+    if not homes and any(series.uid in on.series_uids for series in found):
+        return Skipped(subject=file.name, reason="drawn on a series that is no case")
+    if file.member:
+        reason = "lies in an archive, out of which no mask is read"
+    elif len(homes) != 1:
+        reason = f"drawn on {len(homes)} of the volumes found, expected one"
+    elif not shares_space(on, homes[0].frame_of_reference):
+        reason = "DCM-033 lies in another frame of reference than the series it refers to"
+    else:
+        return homes[0]
+    return Skipped(subject=file.name, reason=reason, failed=True)

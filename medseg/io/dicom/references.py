@@ -89,6 +89,12 @@ def drawn_on(dataset: Dataset) -> DrawnOn:
     )
 
 
+def shares_space(on: DrawnOn, frame_of_reference: str) -> bool:
+    """Tell whether an object lies in a frame of reference; what names none cannot disagree."""
+    named = on.frames_of_reference
+    return not named or not frame_of_reference or frame_of_reference in named
+
+
 def grid_of_source(on: DrawnOn, source: Path, *, name: str, what: str) -> Geometry:
     """Return the grid of the series an object was drawn on, or of the only volume there.
 
@@ -105,8 +111,7 @@ def grid_of_source(on: DrawnOn, source: Path, *, name: str, what: str) -> Geomet
     found = find_series(source)
     known = sorted(on.series_uids & {series.uid for series in found})
     series = choose_series(found, source, series_uid=known[0] if len(known) == 1 else None)
-    own = series.frame_of_reference
-    if own and on.frames_of_reference and own not in on.frames_of_reference:
+    if not shares_space(on, series.frame_of_reference):
         raise _elsewhere(name, f"series {series.selector}", what)
     return geometry_of(series)
 
@@ -133,8 +138,7 @@ def require_same_space(on: DrawnOn, scan: Path, *, name: str, what: str) -> None
         header = _space_of(file)
         if "Rows" not in header or text(header, "SOPClassUID") in SEG_CLASSES:
             continue
-        own = text(header, "FrameOfReferenceUID")
-        if not own or own in on.frames_of_reference:
+        if shares_space(on, text(header, "FrameOfReferenceUID")):
             return
         known = True
     if known:
