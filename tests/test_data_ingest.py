@@ -280,6 +280,7 @@ def test_a_table_fills_every_key_of_a_case(tmp_path):
     first, second = (found.manifest.case(name) for name in ("007", "7"))
     assert found.layout == "csv"
     assert first.labels == ("m/1.nii", "n/1.nii")
+    assert (first.raters, second.raters) == (("Ada", "Bob"), ("Ada",))
     assert (first.stratum, first.spacing_mm, first.annotated) == ("GE", (1, 1, 1), ("liver",))
     assert (second.patient_id, second.split, second.labels) == ("p2", "test", ("m/2.nii",))
 
@@ -470,3 +471,4 @@ def test_the_two_raters_of_the_head_set_are_two_annotations(shared_data):
     ).manifest
     assert [len(case.labels) for case in found.cases] == [2, 2]
     assert set(found.cases[0].labels[0]) == {"Mandible", "Cochlea-Lt"}
+    assert {case.raters for case in found.cases} == {raters}

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -12,9 +13,10 @@ from medseg.core.errors import GeometryError, LabelError, ManifestError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.data.manifest import Channel, Manifest
-from medseg.data.raters import majority, merge_masks
+from medseg.data.raters import majority, merge_masks, training_targets
 from medseg.data.resample import resample_onto
-from medseg.data.scans import classes_in, read_reference, read_scan
+from medseg.data.scans import classes_in, read_raters, read_reference, read_scan
+from medseg.data.staple import staple
 
 # Turned about two axes, voxels of 1.8 x 1.7 x 2.9 mm.
 OBLIQUE = np.eye(4)
@@ -287,3 +289,29 @@ def test_pet_and_ct_of_one_patient_are_laid_on_the_grid_of_the_pet(shared_data):
     different = np.abs(scan.voxels[1].transpose(2, 1, 0) - expected)[inside > 0]
     # SimpleITK rounds to the integers of the CT, and treats the outermost half voxel otherwise.
     assert np.percentile(different, 99) <= 1
+
+
+@pytest.mark.parametrize("how", ["majority", "staple", "soft"])
+def test_the_manifest_says_how_raters_become_one(how, tmp_path, rng):
+    truth = rng.integers(0, 3, (12, 12, 12)).astype(np.uint8)
+    names = []
+    for number, share in enumerate((0.02, 0.02, 0.45, 0.45, 0.45)):
+        # Those who err call it all background.
+        drawn = np.where(rng.random(truth.shape) < share, 0, truth)
+        save(tmp_path / f"{number}.nii", drawn, OBLIQUE)
+        names.append(f"{number}.nii")
+    manifest = replace(labelled(tmp_path, *names), consensus=how)
+    case = manifest.cases[0]
+    geometry = Geometry(truth.shape, OBLIQUE)
+    found = read_reference(manifest, case, geometry).only_channel
+    maps = read_raters(manifest, case, geometry)
+    assert maps.channels == tuple(f"rater {n}" for n in range(1, 6))
+    expected = staple(list(maps.voxels)) if how == "staple" else majority(list(maps.voxels))
+    assert np.array_equal(found, expected)
+    targets = training_targets([case], how)
+    assert [one.labels for one in targets] == (
+        [(name,) for name in names] if how == "soft" else [tuple(names)]
+    )
+    if how == "soft":
+        each = [read_reference(manifest, one, geometry).only_channel for one in targets]
+        assert np.array_equal(each, maps.voxels)

@@ -14,9 +14,17 @@ import pytest
 
 from medseg.cli import main as medseg
 from medseg.core.errors import ConfigError, LabelError, ManifestError, ReadError
+from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
+from medseg.core.volume import Volume
+from medseg.data.ingest import ingest
+from medseg.data.layouts.found import Request
 from medseg.data.manifest import Case, Channel, Manifest, write_manifest
 from medseg.data.pairs import choose_cases, pair_folders, pair_with_manifest
+from medseg.io.dicom.reader import read_dicom
+from medseg.io.dicom.series_writer import write_series
+from medseg.io.formats import read_volume, write_label_map
+from medseg.metrics.agreement import score_agreement
 from medseg.metrics.scoring import Scoring
 from medseg.tasks.evaluate import Evaluation, evaluate
 
@@ -330,6 +338,83 @@ def test_the_command_prints_a_table_and_ends_with_3_when_a_case_failed(
         assert wrong in capsys.readouterr().err
 
 
+def test_several_raters_are_scored_against_each_other_and_the_prediction_against_each(
+    dataset: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset.data_root
+    write_mask(root / "labels/ada.nii.gz", mask(3))
+    write_mask(root / "labels/bob.nii.gz", mask(6, tumour=False))
+    several = replace(
+        case("007"), labels=("labels/ada.nii.gz", "labels/bob.nii.gz"), raters=("Ada", "Bob")
+    )
+    manifest = replace(dataset, cases=(several, *dataset.cases[1:]))
+    write_manifest(manifest, root / "manifest.json")
+    line = [f"prediction={root / 'masks'}", f"manifest={root / 'manifest.json'}"]
+    line += [f"output={root / 'scores'}", "num_workers=0", "mlflow.enabled=false"]
+    assert medseg(["evaluate", *line]) == 0
+    with (root / "scores/raters.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    drawn = {"prediction": mask(5), "Ada": mask(3), "Bob": mask(6, tumour=False)}
+    asked = [("prediction", "Ada"), ("prediction", "Bob"), ("Ada", "Bob")]
+    assert [(row["first"], row["second"], row["class"]) for row in rows] == [
+        (*pair, name) for pair in asked for name in LABELS.names
+    ]
+    for row in rows:
+        one, other = (
+            drawn[row[key]] == {"liver": 1, "tumour": 7}[row["class"]]
+            for key in ("first", "second")
+        )
+        assert float(row["dice"]) == pytest.approx(
+            2 * (one & other).sum() / (one.sum() + other.sum())
+        )
+    summary = json.loads((root / "scores/summary.json").read_text())
+    assert [(pair["first"], pair["second"]) for pair in summary["raters"]] == asked
+    between = summary["raters"][2]
+    assert between["num_cases"] == 1
+    assert between["classes"]["liver"]["dice"]["mean"] == pytest.approx(float(rows[4]["dice"]))
+    shown = capsys.readouterr().out
+    assert "Ada - Bob" in shown
+    # The reference is what both marked: a tie stays background.
+    score = next(row for row in written(root / "scores") if row["case_id"] == "007")
+    both = (mask(3) == 1) & (mask(6, tumour=False) == 1)
+    assert float(score["volume_reference_ml"]) == pytest.approx(both.sum() * 0.8 * 0.8 * 2.5 / 1000)
+
+
+def test_voxels_that_either_of_two_raters_ignores_are_left_out() -> None:
+    labels = replace(label_set({"liver": 1}), ignore_value=9)
+    geometry = Geometry((4, 1, 1), np.eye(4))
+    one, other = (
+        np.array(values, np.uint8).reshape(4, 1, 1) for values in ([1, 1, 2, 0], [1, 2, 1, 1])
+    )
+    (_, _, between) = score_agreement(
+        one, {"Ada": one, "Bob": other}, geometry=geometry, labels=labels
+    )
+    assert (between.first, between.second) == ("Ada", "Bob")
+    assert between.score.dice == pytest.approx(2 / 3)
+
+
+def test_a_prediction_stored_as_a_sparse_dicom_seg_is_laid_on_its_scan(tmp_path: Path) -> None:
+    label_map = np.zeros((6, 5, 4), np.uint8)
+    label_map[1:4, 1:3, 2] = 1
+    scan = Volume(label_map[None].astype(np.int16), Geometry((6, 5, 4), np.diag([-1, -1, 2.0, 1])))
+    write_series(scan, tmp_path / "scan", modality="CT", patient_id="phantom", seed="scan")
+    geometry = read_dicom(tmp_path / "scan").geometry
+    labels = label_set({"liver": 1})
+    (tmp_path / "masks").mkdir()
+    given = {"geometry": geometry, "labels": labels, "source": tmp_path / "scan"}
+    write_label_map(label_map, tmp_path / "masks/a.seg.dcm", **given)
+    write_label_map(label_map, tmp_path / "a.nii.gz", geometry=geometry, labels=labels)
+    manifest = Manifest(
+        name="livers", data_root=tmp_path, channels=(Channel(name="CT", modality="CT"),),
+        labels=labels, reference_channel="CT", spatial_dims=3,
+        cases=(case("a", images={"CT": "scan"}, labels=("a.nii.gz",)),),
+    )  # fmt: skip
+    (row,) = evaluate(
+        pair_with_manifest(manifest, tmp_path / "masks"), tmp_path / "out", num_workers=0
+    ).rows
+    assert (row["error"], row["dice"]) == ("", 1.0)
+
+
 @pytest.mark.slow
 def test_dice_of_real_raters_is_what_was_published_with_them(
     shared_data: Callable[[str], Path], tmp_path: Path
@@ -347,5 +432,50 @@ def test_dice_of_real_raters_is_what_was_published_with_them(
     asked = [pair for pair in pairs if pair.labels.names[0] in known]
     result = evaluate(asked, tmp_path, num_workers=0)
     for row in result.rows:
+        published = known[row["class"]][row["case_id"] == "0522c0057"]
+        assert math.isclose(row["dice"], published, abs_tol=5e-4)
+
+
+@pytest.mark.slow
+def test_a_manifest_of_both_real_raters_gives_their_published_agreement(
+    shared_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shared_data("oar_two_raters")
+    known = {
+        "Brainstem": (0.904, 0.904),
+        "Parotid-Lt": (0.829, 0.795),
+        "Mandible": (0.956, 0.971),
+        "Cochlea-Lt": (0.791, 0.744),
+        "Spinal-Cord": (0.810, 0.862),
+    }
+    raters = ("oncologist", "radiographer")
+    manifest = ingest(
+        Request(
+            source=folder,
+            # No scans are published with the labels; of a scan only the grid is looked at.
+            images={"CT": "oncologist/{case}/segmentations/Brain.nrrd"},
+            raters={r: f"{r}/{{case}}/segmentations/{{class}}.nrrd" for r in raters},
+            labels={name: (value,) for value, name in enumerate(known, start=1)},
+            modalities={"CT": "CT"},
+            spatial_dims=3,
+            patient_is_case=True,
+        ),
+        read_masks=False,
+        num_workers=0,
+    ).manifest
+    (tmp_path / "masks").mkdir()
+    for one in manifest.cases:
+        geometry = read_volume(manifest.path_of(one.images["CT"])).geometry
+        write_label_map(
+            np.zeros(geometry.shape, np.uint8),
+            tmp_path / f"masks/{one.case_id}.nii.gz",
+            geometry=geometry,
+            labels=manifest.labels,
+        )
+    result = evaluate(pair_with_manifest(manifest, tmp_path / "masks"), tmp_path, num_workers=0)
+    between = [row for row in result.agreement if row["first"] in raters]
+    assert len(between) == 2 * len(known)
+    for row in between:
+        assert (row["first"], row["second"]) == raters
         published = known[row["class"]][row["case_id"] == "0522c0057"]
         assert math.isclose(row["dice"], published, abs_tol=5e-4)

@@ -47,6 +47,7 @@ class Case:
         patient_id: cases of one patient always share a fold.
         images: channel name -> path relative to the data root (a file or a DICOM folder).
         labels: one annotation a rater; () when nobody has labelled the case.
+        raters: their names, in the order of `labels`; () where nobody named them.
         annotated: classes the raters were asked for; None: all of them.
         classes: classes the reference holds, as counted at ingest; None: not counted.
         fold: published or chosen fold; None: drawn by `splits`.
@@ -66,6 +67,7 @@ class Case:
     patient_id: str
     images: Mapping[str, str]
     labels: tuple[Annotation, ...] = ()
+    raters: tuple[str, ...] = ()
     annotated: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     fold: int | None = None
@@ -99,6 +101,12 @@ class Case:
                 f"{about}: is for training but has no label file",
                 code="MAN-004",
                 hint="name one, or set its split to unlabelled",
+            )
+        if self.raters and (len(set(self.raters)) != len(self.labels) or not all(self.raters)):
+            raise ManifestError(
+                f"{about}: raters {list(self.raters)} for {len(self.labels)} annotations; expected "
+                "a name each, or none at all",
+                code="MAN-004",
             )
         if self.fold is not None and (self.split != "train" or self.fold < 0):
             raise ManifestError(

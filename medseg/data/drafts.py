@@ -66,6 +66,7 @@ def cases_of(drafts: Sequence[Draft], request: Request, root: Path) -> tuple[Cas
             patient_id=_patient(draft, request),
             images={name: prefix + path for name, path in draft.images.items()},
             labels=tuple(_moved(one, prefix) for one in draft.labels),
+            raters=draft.raters,
             annotated=draft.annotated,
             fold=_fold(draft, request),
             split=_split(draft, request),

@@ -89,6 +89,7 @@ def ingest(
         channels=channels,
         reference_channel=reference_channel,
         labels=_labels(found, drafts, request),
+        consensus=request.consensus,
         spatial_dims=request.spatial_dims or 3,
         num_folds=request.num_folds,
         seed=request.seed,

@@ -4,13 +4,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from medseg.core.errors import ManifestError, MedsegError
 from medseg.core.labels import LabelSet
 from medseg.data.case import Annotation, Case, Channel, unknown_name
 from medseg.data.leaks import require_no_leak
 from medseg.data.manifest_schema import CaseJson, checked
+from medseg.data.raters import Consensus
 from medseg.runtime.files import digest_json, read_json, write_json
 
 __all__ = [
@@ -37,6 +38,7 @@ class Manifest:
         spatial_dims: 2 for images and slices, 3 for volumes.
         cases: in any order; nothing below depends on it.
         citation: what a publication should cite.
+        consensus: how several raters' annotations of a case become one (`data.raters`).
         num_folds, seed: how `splits` draws folds where cases name none.
 
     Raises:
@@ -51,6 +53,7 @@ class Manifest:
     spatial_dims: Literal[2, 3]
     cases: tuple[Case, ...]
     citation: str = ""
+    consensus: Consensus = "majority"
     num_folds: int = 5
     seed: int = 0
 
@@ -59,6 +62,8 @@ class Manifest:
             raise ManifestError(f"spatial_dims {self.spatial_dims}: expected 2 or 3")
         if self.num_folds < 2:
             raise ManifestError(f"num_folds {self.num_folds}: expected at least 2")
+        if self.consensus not in get_args(Consensus):
+            raise unknown_name(self.consensus, get_args(Consensus), what="consensus")
         names = [channel.name for channel in self.channels]
         if not names or len(set(names)) != len(names):
             raise ManifestError(f"channels {names}: expected at least one, each name once")
@@ -196,6 +201,7 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:
             data_root=data_root or path.absolute().parent / Path(value.data_root).expanduser(),
             channels=tuple(Channel(name=c.name, modality=c.modality) for c in value.channels),
             labels=LabelSet.from_json(value.labels.model_dump()),
+            consensus=value.consensus,
             reference_channel=value.reference_channel,
             spatial_dims=value.spatial_dims,
             cases=tuple(_case(row) for row in value.cases),
@@ -230,6 +236,8 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
         "channels": [asdict(channel) for channel in manifest.channels],
         "reference_channel": manifest.reference_channel,
         "labels": manifest.labels.to_json(),
+        # Left out at its default, so that digests of manifests made before it stay what they were.
+        **({} if manifest.consensus == "majority" else {"consensus": manifest.consensus}),
         "num_folds": manifest.num_folds,
         "seed": manifest.seed,
         "cases": [_row(case) for case in sorted(manifest.cases, key=lambda case: case.case_id)],
@@ -252,6 +260,7 @@ def _case(row: CaseJson) -> Case:
         patient_id=row.patient_id,
         images=row.images,
         labels=tuple(row.labels),
+        raters=tuple(row.raters),
         annotated=None if row.annotated is None else tuple(row.annotated),
         classes=None if row.classes is None else tuple(row.classes),
         fold=row.fold,

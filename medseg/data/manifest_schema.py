@@ -64,6 +64,7 @@ class CaseJson(_Strict):
     patient_id: str
     images: dict[str, str]
     labels: list[str | dict[str, str]] = []
+    raters: list[str] = []
     annotated: list[str] | None = None
     classes: list[str] | None = None
     fold: int | None = None
@@ -86,6 +87,7 @@ class ManifestJson(_Strict):
     channels: list[ChannelJson]
     reference_channel: str
     labels: LabelSetJson
+    consensus: Literal["majority", "staple", "soft"] = "majority"
     num_folds: int = Field(default=5, ge=2)
     seed: int = Field(default=0, ge=0)
     cases: list[CaseJson]

@@ -5,7 +5,7 @@ cases that hold one binary mask a class (two raters, organs that overlap).
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from medseg.data.case import Case
 from medseg.data.manifest import Manifest
 from medseg.data.mask_files import MaskFiles, MaskFolder, require_folder
 from medseg.data.object_ids import Ids, read_ids, read_ids_beside
-from medseg.data.scans import read_reference
+from medseg.data.scans import fused, read_raters
 from medseg.data.splits import split_cases
 from medseg.io.formats import read_label_map, read_volume
 from medseg.io.sidecars import read_labels
@@ -36,12 +36,14 @@ class Masks:
     Attributes:
         prediction, reference, geometry: see above.
         ids: of their objects, prediction first; None where no class is of things.
+        raters: the label maps that the reference was made of, by name, where there are several.
     """
 
     prediction: LabelMap
     reference: LabelMap
     geometry: Geometry
     ids: tuple[Ids, Ids] | None = None
+    raters: Mapping[str, LabelMap] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,12 +196,20 @@ def _read_case(manifest: Manifest, prediction: MaskFiles) -> Masks:
     ).geometry
     predicted = read_label_map(path, manifest.labels, onto=geometry, scan=scan)
     _require_same_grid(predicted.geometry, geometry, path=path, reference_path=scan)
-    reference = read_reference(manifest, case, geometry)
+    drawn = read_raters(manifest, case, geometry)
+    reference = fused(drawn, manifest.consensus)
     ids = None
     if manifest.labels.things:
         own = read_ids_beside(prediction, path, predicted.only_channel, manifest.labels)
         ids = own, read_ids(manifest, case, reference)
-    return Masks(predicted.only_channel, reference.only_channel, geometry, ids)
+    several = len(drawn.channels) > 1
+    return Masks(
+        predicted.only_channel,
+        reference.only_channel,
+        geometry,
+        ids,
+        raters=dict(zip(drawn.channels, drawn.voxels, strict=True)) if several else {},
+    )
 
 
 def _read_files(labels: LabelSet, prediction: MaskFiles, reference: MaskFiles) -> Masks:

@@ -1,12 +1,37 @@
-"""One label map out of several: masks a class merged, raters' maps voted on."""
+"""One label map out of several: masks a class merged, raters' maps voted on or weighed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.core.labels import LabelMap
+from medseg.data.case import Case
+from medseg.data.staple import staple
+
+# How several raters' maps become one: by vote; by STAPLE; or by vote for scores, while training
+# sees every rater's map in turn, the mean of which is the soft target.
+Consensus = Literal["majority", "staple", "soft"]
+
+
+def consensus_of(label_maps_IJK: Sequence[LabelMap], how: Consensus) -> LabelMap:
+    """Make one label map, the reference, of the raters' maps; a single one stays what it is."""
+    if len(label_maps_IJK) > 1 and how == "staple":
+        return staple(label_maps_IJK)
+    return majority(label_maps_IJK)
+
+
+def training_targets(cases: Sequence[Case], how: Consensus) -> list[Case]:
+    """Return what training draws from: the cases, or with `soft` each case once a rater.
+
+    Then every opinion is seen equally often, and the expected gradient of cross-entropy is that of
+    the soft target, the mean of the raters (label sampling: Jensen et al., MICCAI 2019).
+    """
+    if how != "soft":
+        return list(cases)
+    return [replace(case, labels=(one,), raters=()) for case in cases for one in case.labels]
 
 
 def merge_masks(

@@ -12,7 +12,7 @@ from medseg.core.labels import LabelMap, LabelSet, label_set
 from medseg.core.volume import Array, Volume
 from medseg.data.case import Annotation, Case, Channel
 from medseg.data.manifest import Manifest
-from medseg.data.raters import majority, merge_masks
+from medseg.data.raters import Consensus, consensus_of, merge_masks
 from medseg.data.resample import resample_onto
 from medseg.io.formats import classes_in_mask, read_label_map, read_volume
 
@@ -149,8 +149,7 @@ def _note(code: str, case: Case, message: str) -> Finding:
 def read_reference(manifest: Manifest, case: Case, geometry: Geometry) -> Volume:
     """Read what the raters drew, as one label map on the grid of the scan.
 
-    Several raters are put to the vote (`raters.majority`); one file a class is merged in the
-    order of the label set, later classes over earlier ones, and an overlap is noted.
+    Several raters become one as `manifest.consensus` says (`raters.consensus_of`).
 
     Args:
         manifest: its label set translates stored values.
@@ -165,11 +164,38 @@ def read_reference(manifest: Manifest, case: Case, geometry: Geometry) -> Volume
         GeometryError: GEO-001, GEO-002: a mask lies on another grid; both files are named.
         LabelError: values that no class declares.
     """
+    return fused(read_raters(manifest, case, geometry), manifest.consensus)
+
+
+def fused(drawn: Volume, how: Consensus) -> Volume:
+    """Make one label map, (1, I, J, K), of what `read_raters` read."""
+    label_map = consensus_of(list(drawn.voxels), how)
+    return Volume(label_map[np.newaxis], drawn.geometry, ("label",), drawn.findings)
+
+
+def read_raters(manifest: Manifest, case: Case, geometry: Geometry) -> Volume:
+    """Read every rater's annotation of a case as a label map of its own.
+
+    One file a class is merged in the order of the label set, later classes over earlier ones, and
+    an overlap is noted.
+
+    Args:
+        manifest: its label set translates stored values.
+        case: a labelled case.
+        geometry: of the scan. A mask file without a physical size of its own (PNG) takes it.
+
+    Returns:
+        Indices (R, I, J, K), a channel a rater by name ("rater 1" and so on where nobody has one).
+
+    Raises:
+        MedsegError: as `read_reference`.
+    """
     if not case.labels:
         raise ManifestError(f"case {case.case_id!r}: has no reference", code="SCN-006")
     reader = _ReferenceReader(manifest, case, geometry)
-    label_map = majority([reader.read(annotation) for annotation in case.labels])
-    return Volume(label_map[np.newaxis], geometry, ("label",), tuple(reader.findings))
+    maps_RIJK = np.stack([reader.read(annotation) for annotation in case.labels])
+    names = case.raters or tuple(f"rater {n}" for n in range(1, len(case.labels) + 1))
+    return Volume(maps_RIJK, geometry, names, tuple(reader.findings))
 
 
 def classes_in(manifest: Manifest, case: Case) -> tuple[str, ...]:

@@ -12,14 +12,15 @@ from medseg.core.errors import EXIT_SOME_FAILED, ConfigError, MedsegError
 from medseg.data.manifest import Manifest, read_manifest
 from medseg.data.pairs import Pair, SplitChoice, pair_folders, pair_with_manifest
 from medseg.data.pool import outcomes
-from medseg.metrics.objects import object_measures, pool_objects, score_objects
+from medseg.evaluation.case_scores import rows_of_refusal, score_pair
+from medseg.metrics.objects import object_measures, pool_objects
 from medseg.metrics.score_table import Row, measures_in, scores_text
 from medseg.metrics.scoring import Scoring, require_count
-from medseg.metrics.summary import score_case
 from medseg.runtime.console import say, table
 from medseg.runtime.files import write_json, write_text
 from medseg.runtime.provenance import write_provenance
 from medseg.runtime.runfolder import fresh_folder
+from medseg.statistics.agreement import pair_rows, summarise_pairs
 from medseg.statistics.cohort import Summariser, Summary
 from medseg.statistics.objects import pooled_scores, summarise_objects
 from medseg.statistics.summary_table import object_rows, summary_notes, summary_rows
@@ -29,16 +30,18 @@ from medseg.tracking.tracker import Tracker, open_tracker
 SCORES = "scores.csv"
 SUMMARY = "summary.json"
 OBJECT_SCORES = "object_scores.csv"
+RATERS = "raters.csv"
 _SPLITS: dict[str, SplitChoice] = {"all": "all", "train": "train", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Rows of scores.csv and object_scores.csv, and what summary.json says."""
+    """Rows of scores.csv, object_scores.csv and raters.csv, and what summary.json says."""
 
     rows: tuple[Row, ...]
     summary: Summary
     object_rows: tuple[Row, ...] = ()
+    agreement: tuple[Row, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -93,9 +96,8 @@ def evaluate(
 ) -> Evaluation:
     """Score all pairs and write scores.csv, summary.json and run.json.
 
-    Where classes are of things, object_scores.csv is written, too.
-
-    A pair that cannot be scored gives rows that say why, and the rest goes on.
+    Where classes are of things, object_scores.csv is written, too; where cases have several raters,
+    raters.csv. A pair that cannot be scored gives rows that say why, and the rest goes on.
 
     Args:
         pairs: what to compare (`data.pairs`).
@@ -121,11 +123,12 @@ def evaluate(
     )
     found = outcomes(work, pairs, num_workers=num_workers, label="scored")
     scored = [
-        _refused(pair, one) if isinstance(one, MedsegError) else one
+        rows_of_refusal(pair, one) if isinstance(one, MedsegError) else one
         for pair, one in zip(pairs, found, strict=True)
     ]
-    rows = tuple(row for own, _ in scored for row in own)
-    objects = tuple(row for _, own in scored for row in own)
+    rows = tuple(row for one in scored for row in one.rows)
+    objects = tuple(row for one in scored for row in one.objects)
+    agreement = tuple(row for one in scored for row in one.agreement)
     summariser = Summariser(
         measures=measures_in(rows),
         classes=tuple(dict.fromkeys(name for pair in pairs for name in pair.labels.names)),
@@ -141,47 +144,17 @@ def evaluate(
             pool=partial(pool_objects, thresholds=thresholds),
         )
         write_text(scores_text(objects), output / OBJECT_SCORES)
+    if agreement:
+        summary["raters"] = summarise_pairs(agreement, summariser)
+        write_text(scores_text(agreement), output / RATERS)
     write_text(scores_text(rows), output / SCORES)
+    if agreement:
+        write_text(scores_text(agreement), output / RATERS)
     write_json(summary, output / SUMMARY)
     write_provenance(output, command="evaluate", digests=digests or {}, seed=scoring.seed)
     if tracker is not None:
         tracker.log_metrics(_means(summary), step=0)
-    return Evaluation(rows=rows, summary=summary, object_rows=objects)
-
-
-def score_pair(
-    pair: Pair,
-    *,
-    surface_tolerance_mm: float | None,
-    class_tolerance_mm: Mapping[str, float],
-    iou_thresholds: Sequence[float],
-) -> tuple[list[Row], list[Row]]:
-    """Read a pair and return its rows, and those of its objects.
-
-    Raises:
-        MedsegError: a mask is missing or unreadable, or both do not lie on one grid.
-    """
-    masks = pair.read()
-    scores = score_case(
-        masks.prediction,
-        masks.reference,
-        geometry=masks.geometry,
-        labels=pair.labels,
-        surface_tolerance_mm=surface_tolerance_mm,
-        class_tolerance_mm=class_tolerance_mm,
-        annotated=pair.annotated,
-    )
-    rows: list[Row] = [{**_who(pair), **score.to_row(), "error": ""} for score in scores]
-    if masks.ids is None:
-        return rows, []
-    objects = score_objects(
-        (masks.prediction, masks.ids[0]),
-        (masks.reference, masks.ids[1]),
-        labels=pair.labels,
-        thresholds=iou_thresholds,
-        annotated=pair.annotated,
-    )
-    return rows, [{**_who(pair), **score.to_row(), "error": ""} for score in objects]
+    return Evaluation(rows=rows, summary=summary, object_rows=objects, agreement=agreement)
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -199,20 +172,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
     if "objects" in summary:
         columns, rows = object_rows(summary["objects"])
         table(rows, columns=columns, title="objects of all cases together, and mean AP of a case")
+    if "raters" in summary:
+        columns, rows = pair_rows(summary["raters"])
+        table(rows, columns=columns, title="between raters, and prediction and raters")
     for error in (error for errors in summary["failed"].values() for error in errors):
         say(f"not scored: {error}", error=True)
-
-
-def _who(pair: Pair) -> dict[str, str]:
-    return {"case_id": pair.case_id, "patient_id": pair.patient_id, "stratum": pair.stratum}
-
-
-def _refused(pair: Pair, refusal: MedsegError) -> tuple[list[Row], list[Row]]:
-    """Rows of a pair that was not scored: one a class, without scores."""
-    error = f"case {pair.case_id}: {refusal}"
-    asked = pair.labels.names if pair.annotated is None else pair.annotated
-    rows: list[Row] = [{**_who(pair), "class": name, "error": error} for name in asked]
-    return rows, rows if pair.labels.things else []
 
 
 def _means(summary: Summary) -> dict[str, float]:

@@ -74,6 +74,7 @@ def request_of(chosen: Mapping[str, Any]) -> Request:
         name=str(chosen["name"] or ""),
         images=_texts(chosen["images"]),
         raters=raters,
+        consensus=chosen["consensus"],
         columns=_texts(chosen["columns"]),
         modalities=_texts(chosen["channels"]),
         reference_channel=str(chosen["reference_channel"] or ""),

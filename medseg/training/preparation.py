@@ -41,6 +41,7 @@ class Preparation:
             "labels": self.manifest.labels.to_json(),
             "channels": [[c.name, c.modality] for c in self.manifest.channels],
             "reference_channel": self.manifest.reference_channel,
+            "consensus": self.manifest.consensus,
         }
         return prepare_cases(
             cases,

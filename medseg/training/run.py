@@ -10,6 +10,7 @@ from torch import nn
 
 from medseg.core.errors import CheckpointError
 from medseg.data.patches import Batch, batches, workers_named
+from medseg.data.raters import training_targets
 from medseg.data.splits import split_cases
 from medseg.inference.predictor import Predictor, windows_of
 from medseg.models.cost import Cost, cost_of
@@ -89,7 +90,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     split = split_cases(job.manifest, choices.fold)
     zero_missing = choices.channel_dropout > 0
     prepare = Preparation(job.manifest, job.plan, workplace.cache, zero_missing=zero_missing)
-    training = prepare(split.training)
+    training = prepare(training_targets(split.training, job.manifest.consensus))
     validation = Validation(job.manifest, prepare(split.validation), choices.validation_cases)
     state = _begin(job, device=device)
     if resume:

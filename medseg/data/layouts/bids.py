@@ -62,16 +62,19 @@ def read_bids(request: Request) -> Found:
     for name in chosen:
         grouped.setdefault(name.entities, {})[name.suffix] = name
     side_files = [path for path in files if path.endswith(".json")]
-    drafts = tuple(
-        Draft(
-            case_id="_".join(entities),
-            patient_id=entities[0],
-            images={suffix: name.path for suffix, name in sorted(own.items())},
-            labels=masks.of(own),
-            spacing_mm=_spacing_mm(next(iter(own.values())), side_files, request.source),
+    drafts = []
+    for entities, own in sorted(grouped.items()):
+        drawn = masks.of(own)
+        drafts.append(
+            Draft(
+                case_id="_".join(entities),
+                patient_id=entities[0],
+                images={suffix: name.path for suffix, name in sorted(own.items())},
+                labels=tuple(drawn.values()),
+                raters=tuple(drawn) if len(masks.kinds) > 1 else (),
+                spacing_mm=_spacing_mm(next(iter(own.values())), side_files, request.source),
+            )
         )
-        for entities, own in sorted(grouped.items())
-    )
     description = read_json(
         request.source / "dataset_description.json", kind=ManifestError, what="a BIDS description"
     )
@@ -80,7 +83,7 @@ def read_bids(request: Request) -> Found:
         name=str(description.get("Name", "")),
         citation=str(description.get("DatasetDOI") or description.get("Study") or ""),
         channels=_channels(chosen, request.modalities),
-        drafts=drafts,
+        drafts=tuple(drafts),
         skipped=tuple(
             Skipped(subject=name.path, reason=f"suffix {name.suffix} was not asked for")
             for name in images
@@ -94,7 +97,7 @@ class _Masks:
 
     def __init__(self, images: list[_Name], derived: list[_Name], request: Request) -> None:
         self.classes = tuple(request.labels)
-        self.kinds = tuple(request.raters.values())
+        self.kinds = dict(request.raters)
         stems = {_stem(name.path) for name in images} | {name.case_id for name in images}
         # Stem of an image, or id of a case -> what follows it in the names of its masks -> path.
         self.of_stem: dict[str, dict[str, str]] = {stem: {} for stem in stems}
@@ -106,8 +109,8 @@ class _Masks:
             if cut is not None:
                 self.of_stem["_".join(parts[:cut])]["_".join(parts[cut:])] = name.path
 
-    def of(self, images: Mapping[str, _Name]) -> tuple[Annotation, ...]:
-        """Return the annotations of a case, one a rater.
+    def of(self, images: Mapping[str, _Name]) -> dict[str, Annotation]:
+        """Return the annotations of a case by rater.
 
         Raises:
             ManifestError: ING-005: several masks, and the user has not said which.
@@ -117,15 +120,15 @@ class _Masks:
         for name in images.values():
             found |= self.of_stem[_stem(name.path)]
         if self.kinds:
-            named = (self._named(found, kind) for kind in self.kinds)
-            return tuple(annotation for annotation in named if annotation)
+            named = {rater: self._named(found, kind) for rater, kind in self.kinds.items()}
+            return {rater: one for rater, one in named.items() if one}
         if len(found) > 1:
             raise ManifestError(
                 f"case {case_id!r}: has several masks, {', '.join(sorted(found))}",
                 code="ING-005",
                 hint=f"choose one with label=, such as label={min(found)}",
             )
-        return tuple(found.values())
+        return dict(found)
 
     def _named(self, found: Mapping[str, str], kind: str) -> Annotation | None:
         if "{class}" not in kind:

@@ -52,14 +52,17 @@ def read_dicom_tree(request: Request) -> Found:
     beside = Beside(path_of={}, skipped=())
     if not request.raters:
         beside = masks_beside(found, volumes)
-    labels = [
-        annotations(pattern, list_files(request.source), rater, classes=tuple(request.labels))
+    files = list_files(request.source) if request.raters else []
+    labels = {
+        rater: annotations(pattern, files, rater, classes=tuple(request.labels))
         for rater, pattern in request.raters.items()
-    ]
+    }
     drafts, originals = [], {}
     for series in volumes:
         place = _place(series, request.source)
         case_id, patient_id = case_id_of(series, key=key), patient_id_of(series, key=key)
+        folder = PurePosixPath(place).name
+        own = {rater: found[folder] for rater, found in labels.items() if folder in found}
         originals[case_id] = f"{series.uid} {series.part}".strip()
         if patient_id:
             originals[patient_id] = series.patient_id
@@ -69,7 +72,8 @@ def read_dicom_tree(request: Request) -> Found:
                 patient_id=patient_id,
                 images={_channel_name(series, request): place},
                 series_uids=_selected(series, request, is_shared=place in shared),
-                labels=_labels(place, labels) or _drawn(series, beside, request.source),
+                labels=tuple(own.values()) or _drawn(series, beside, request.source),
+                raters=tuple(own) if len(labels) > 1 else (),
             )
         )
     return Found(
@@ -121,11 +125,6 @@ def _selected(series: Series, request: Request, *, is_shared: bool) -> dict[str,
     if not is_shared and not series.part:
         return {}
     return {_channel_name(series, request): f"{series.uid}:{series.part}".rstrip(":")}
-
-
-def _labels(place: str, raters: list[dict[str, Annotation]]) -> tuple[Annotation, ...]:
-    folder = PurePosixPath(place).name
-    return tuple(own[folder] for own in raters if folder in own)
 
 
 def _drawn(series: Series, beside: Beside, root: Path) -> tuple[Annotation, ...]:

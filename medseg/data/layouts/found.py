@@ -8,6 +8,7 @@ from typing import Literal
 from medseg.core.label import Stored
 from medseg.core.labels import LabelSet
 from medseg.data.case import Annotation, Channel, SplitName
+from medseg.data.raters import Consensus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Request:
         name: of the dataset; "" for what the source calls itself.
         images: channel -> pattern of paths, such as `{case}/PET.nii.gz`.
         raters: rater -> pattern of label files; with `{class}` in it, one binary file a class.
+        consensus: how several raters' annotations become one.
         columns: key of a case -> column of the table that holds it.
         modalities: channel -> modality.
         reference_channel: grid of all channels and masks; "" for the first.
@@ -57,6 +59,7 @@ class Request:
     name: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
     raters: Mapping[str, str] = field(default_factory=dict)
+    consensus: Consensus = "majority"
     columns: Mapping[str, str] = field(default_factory=dict)
     modalities: Mapping[str, str] = field(default_factory=dict)
     reference_channel: str = ""
@@ -79,13 +82,15 @@ class Request:
 class Draft:
     """A case as far as a layout knows it; `patient_id` is "" where it does not tell.
 
-    Paths are relative to the root of what was found. `split` is None where the layout does not
-    tell: then a case with labels is for training.
+    Paths are relative to the root of what was found. `raters` names who drew the labels, where
+    several people are named. `split` is None where the layout does not tell: then a case with
+    labels is for training.
     """
 
     case_id: str
     images: Mapping[str, str]
     labels: tuple[Annotation, ...] = ()
+    raters: tuple[str, ...] = ()
     patient_id: str = ""
     annotated: tuple[str, ...] | None = None
     fold: int | None = None

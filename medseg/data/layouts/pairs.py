@@ -1,6 +1,7 @@
 """Folders in which the path of a file says which case, channel or class it belongs to."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from medseg.core.errors import ManifestError
@@ -158,14 +159,8 @@ def annotations(
 
 
 def _labelled(draft: Draft, raters: Mapping[str, Mapping[str, Annotation]]) -> Draft:
-    labels = tuple(own[draft.case_id] for own in raters.values() if draft.case_id in own)
-    return Draft(
-        case_id=draft.case_id,
-        images=draft.images,
-        labels=labels,
-        patient_id=draft.patient_id,
-        stratum=draft.stratum,
-    )
+    own = {rater: found[draft.case_id] for rater, found in raters.items() if draft.case_id in found}
+    return replace(draft, labels=tuple(own.values()), raters=tuple(own) if len(raters) > 1 else ())
 
 
 def _is_scan(path: str) -> bool:

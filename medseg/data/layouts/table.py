@@ -69,15 +69,18 @@ class _Reader:
         self, images: Mapping[str, str], raters: Mapping[str, str], masks: Mapping[str, str]
     ) -> Draft:
         """Return the case of this row; an empty cell stands for a value that is not there."""
-        labels: list[Annotation] = [path for p in raters.values() if (path := self._filled(p))]
+        labels: dict[str, Annotation] = {
+            rater: path for rater, p in raters.items() if (path := self._filled(p))
+        }
         if files := {name: path for name, p in masks.items() if (path := self._filled(p))}:
-            labels.append(files)
+            labels["mask"] = files
         fold = self._text("fold")
         return Draft(
             case_id=self._text("case_id"),
             patient_id=self._text("patient_id"),
             images={name: path for name, p in images.items() if (path := self._filled(p))},
-            labels=tuple(labels),
+            labels=tuple(labels.values()),
+            raters=tuple(labels) if len(raters) + bool(masks) > 1 else (),
             annotated=tuple(self._text("annotated").split()) or None,
             fold=int(self._checked(fold, r"\d+", "a number from 0")) if fold else None,
             split=self._split(),
