@@ -31,6 +31,7 @@ __all__ = [
     "case_name",
     "classes_in_mask",
     "find_scans",
+    "fitting_name",
     "read_label_map",
     "read_volume",
     "write_class_masks",
@@ -232,21 +233,28 @@ def _read_file(
     return replace(volume, findings=(*_misnamed(path, kind), *volume.findings)), keys
 
 
-def _misnamed(path: Path, kind: Kind) -> list[Finding]:
-    suffix = suffix_of(path)
-    suffix = suffix.removeprefix(".seg")
+def fitting_name(path: Path, kind: Kind) -> str:
+    """Return the name that a file should have by its content: its own, unless the suffix errs."""
+    suffix = suffix_of(path).removeprefix(".seg")
     packed = kind == "nifti" and _is_packed(path)
-    fitting = suffix in SUFFIXES[kind] and (kind != "nifti" or suffix.endswith(".gz") == packed)
-    if fitting:
+    if suffix in SUFFIXES[kind] and (kind != "nifti" or suffix.endswith(".gz") == packed):
+        return path.name
+    return case_name(path) + SUFFIXES[kind][0] + (".gz" if packed else "")
+
+
+def _misnamed(path: Path, kind: Kind) -> list[Finding]:
+    better = fitting_name(path, kind)
+    if better == path.name:
         return []
-    better = SUFFIXES[kind][0] + (".gz" if packed else "")
+    suffix = suffix_of(path).removeprefix(".seg")
+    content = better.removeprefix(case_name(path))
     return [
         Finding(
             code="FIL-010",
             severity="warning",
             subject=path.name,
-            message=f"named {suffix or 'without a known suffix'}, but its content is {better}",
-            hint=f"rename it to {case_name(path)}{better}; other tools go by the name",
+            message=f"named {suffix or 'without a known suffix'}, but its content is {content}",
+            hint=f"rename it to {better}; other tools go by the name",
         )
     ]
 

@@ -12,7 +12,8 @@ from medseg.core.errors import EXIT_SOME_FAILED, ManifestError
 from medseg.core.findings import Finding, Severity, finding_of, worst
 from medseg.data.audit import CaseAudit
 from medseg.data.audit_dataset import Audit, FoldRow, audit
-from medseg.data.manifest import Manifest, manifest_file, read_manifest
+from medseg.data.fixes import FOLDER, fixed_copies
+from medseg.data.manifest import Manifest, manifest_file, read_manifest, write_manifest
 from medseg.runtime.console import say, table
 from medseg.runtime.files import write_json
 
@@ -37,11 +38,38 @@ def main(config: DictConfig) -> int:
         show_findings(findings)
         return EXIT_SOME_FAILED
     found = audit(manifest, num_workers=chosen["num_workers"])
-    write_json(report(manifest, found), output)
+    told = report(manifest, found)
+    if chosen["fix"]:
+        told["fixes"] = fix(manifest, path, num_workers=chosen["num_workers"])
+    write_json(told, output)
     show_folds(manifest, found.folds)
     show_findings(found.findings)
     say(f"\n{len(found.cases)} cases checked; report: {output}")
     return EXIT_SOME_FAILED if worst(found.findings) == "error" else 0
+
+
+def fix(manifest: Manifest, path: Path, *, num_workers: int | None) -> list[dict[str, object]]:
+    """Write repaired copies and the manifest that names them, and say so.
+
+    Args:
+        manifest: the dataset.
+        path: of its file; `manifest.fixed.json` goes beside it, unless nothing was repaired.
+        num_workers: processes; None: one a core; 0: none.
+    """
+    copies, fixes = fixed_copies(manifest, num_workers=num_workers)
+    if not fixes:
+        say("nothing that can be repaired with certainty")
+        return []
+    table(
+        [(one.case_id, ", ".join(one.codes), one.original, one.message) for one in fixes[:_SHOWN]],
+        columns=("case", "repaired", "file", "what was wrong"),
+    )
+    if len(fixes) > _SHOWN:
+        say(f"... and {len(fixes) - _SHOWN} more, in the report")
+    fixed = path.with_name("manifest.fixed.json")
+    write_manifest(copies, fixed)
+    say(f"\n{len(fixes)} repaired copies in {manifest.data_root / FOLDER}; {fixed} names them\n")
+    return [one.to_json() for one in fixes]
 
 
 def report(manifest: Manifest, found: Audit) -> dict[str, Any]:
