@@ -1,4 +1,4 @@
-"""Bad inputs and faults, rows 37 to 64 and 70 to 83, put to the real commands and judged by rule.
+"""Bad inputs and faults, rows 1 to 83, put to the real commands and judged by rule.
 
 usage: python -m benchmarks.bad_inputs OUTPUT [--rows 37-58,60] [--again]
 
@@ -19,11 +19,14 @@ from typing import Any
 
 from benchmarks.bad_batches import bad_batches
 from benchmarks.bad_detached import bad_detached
+from benchmarks.bad_dicom import bad_dicom
+from benchmarks.bad_grids import bad_grids
 from benchmarks.bad_images import BadImage, bad_images
 from benchmarks.bad_labels import bad_labels
 from benchmarks.bad_manifests import bad_manifests
 from benchmarks.bad_outputs import bad_outputs
 from benchmarks.bad_runs import bad_runs
+from benchmarks.bad_studies import bad_enhanced, bad_studies
 from benchmarks.bad_tables import bad_tables
 from benchmarks.expected import expects
 from benchmarks.ledger import Ledger
@@ -35,7 +38,7 @@ from medseg.core.labels import label_set
 from medseg.data.case import Case, Channel
 from medseg.data.manifest import Manifest, write_manifest
 
-_FIRST, _LAST = 37, 83
+_FIRST, _FIRST_FILE, _LAST = 1, 37, 83
 _LONGEST_CELL = 160
 
 
@@ -76,10 +79,14 @@ def main() -> None:
 
 def trials(inputs: Path, model: Path) -> Iterator[Trial]:
     """Make the inputs, one after the other, and yield what is done with each."""
+    for image in (*bad_dicom(inputs / "dicom"), *bad_enhanced(inputs / "enhanced")):
+        yield from trials_of_image(image, inputs, model)
+    yield from bad_studies(inputs / "studies", model)
     for image in (*bad_images(inputs / "images"), *bad_detached(inputs / "detached")):
         yield from trials_of_image(image, inputs, model)
     yield from odd_names(inputs / "names")
     yield from bad_labels(inputs / "labels")
+    yield from bad_grids(inputs / "grids")
     yield from bad_batches(inputs / "batches", model)
     yield from bad_manifests(inputs / "manifests", model)
     yield from bad_tables(inputs / "tables")
@@ -91,12 +98,14 @@ def trials_of_image(image: BadImage, inputs: Path, model: Path) -> Iterator[Tria
     masks, audit = inputs / "masks", inputs / "audit"
     name = image.path.name.partition(".")[0]
     twin = image.twin or image.path
+    # Masks of DICOM are called by ids that name nobody.
+    mask = masks if image.row < _FIRST_FILE else masks / f"{name}.nii.gz"
     yield Trial(
         row=image.row,
         name=image.name,
         line=("predict", f"input={image.path}", f"checkpoint={model}", f"output={masks}"),
         wants=image.wants,
-        oracle=expects(image.path, mask=masks / f"{name}.nii.gz", twin=twin, affine=image.affine),
+        oracle=expects(image.path, mask=mask, twin=twin, affine=image.affine),
         output=masks,
     )
     manifest = manifest_of_one(image.path, inputs / "ones" / f"{name}.json")

@@ -39,7 +39,8 @@ def expects(
 
     Args:
         scan: the file.
-        mask: what `medseg predict` writes; None: the voxels alone are compared.
+        mask: what `medseg predict` writes, or the folder with it alone, where its name is an id;
+            None: the voxels alone are compared.
         twin: the file that the independent reader reads instead.
         affine: where the voxels lie; None: where the independent reader says.
     """
@@ -55,7 +56,7 @@ def expects(
             return "other voxels than the independent reader's"
         if mask is None:
             return ""
-        found, where, _ = grid_of(mask)
+        found, where, _ = grid_of(next(mask.glob("*.nii.gz")) if mask.is_dir() else mask)
         if found != shape:
             return f"mask of {found} voxels, expected {shape}"
         error_mm = corner_error_mm(where, placed, shape)

@@ -39,7 +39,7 @@ _PACKAGES = {
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     "1.2.840.10008.1.2.4.81": "pyjpegls",
 }
-_DEFAULT_PACKAGE = "pylibjpeg-openjpeg"
+_DEFAULT_PACKAGE = "pylibjpeg pylibjpeg-openjpeg"
 # Of this syntax, Pillow and GDCM decode only the 8-bit kind.
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _EXTENDED_PLUGIN, _EXTENDED_PACKAGE = "pylibjpeg", "pylibjpeg-libjpeg (licensed under the GPL)"

@@ -1,6 +1,7 @@
 """Reading DICOM: a folder, .zip or file becomes one placed volume, or a refusal with a reason."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,4 +165,15 @@ def _beside(scan: Scan, found: Sequence[Series], chosen: Series) -> list[Finding
         for entry in found
         if entry is not chosen
     ]
-    return [finding for finding in scan.findings if finding.severity != "error"] + passed
+    return _counted([one for one in scan.findings if one.severity != "error"]) + passed
+
+
+def _counted(findings: Sequence[Finding]) -> list[Finding]:
+    """Say once what was found of many files."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        alike.setdefault((finding.code, finding.message), []).append(finding)
+    return [
+        replace(first, subject=f"{first.subject} and {len(others)} more") if others else first
+        for first, *others in alike.values()
+    ]
