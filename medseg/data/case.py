@@ -14,6 +14,8 @@ Annotation = str | Mapping[str, str]
 
 # Colour images hold three planes in one file; every other modality holds one.
 _COLOURS = ("red", "green", "blue")
+# PET whose values are SUV by body weight, not activity: a network never sees both.
+SUV = "SUV"
 # Masks are written as `<case_id>.nii.gz`, and most file systems end at 255 bytes.
 _LONGEST_ID_BYTES = 200
 
@@ -24,7 +26,8 @@ class Channel:
 
     Attributes:
         name: as the cases call it.
-        modality: `CT`, `MR`, `PT`, ... as DICOM spells it, `microscopy`, or `RGB` for colour.
+        modality: `CT`, `MR`, `PT`, ... as DICOM spells it, `microscopy`, `RGB` for colour, or `SUV`
+            for PET in SUV by body weight: DICOM is converted, other files hold it already.
     """
 
     name: str

@@ -10,7 +10,7 @@ from medseg.core.findings import Finding
 from medseg.core.geometry import Geometry, require_match
 from medseg.core.labels import LabelMap, LabelSet, label_set
 from medseg.core.volume import Array, Volume
-from medseg.data.case import Annotation, Case, Channel
+from medseg.data.case import SUV, Annotation, Case, Channel
 from medseg.data.manifest import Manifest
 from medseg.data.raters import Consensus, consensus_of, merge_masks
 from medseg.data.resample import resample_onto
@@ -89,6 +89,7 @@ def _read_file(manifest: Manifest, case: Case, channels: list[Channel]) -> Volum
         series_uid=case.series_uids.get(first.name),
         spacing_mm=case.spacing_mm,
         channels_axis=len(channels) > 1,
+        suv=first.modality == SUV,
     )
     names = tuple(plane for channel in channels for plane in channel.planes)
     found = volume.voxels.shape[0]

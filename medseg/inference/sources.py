@@ -1,13 +1,14 @@
 """What there is to segment: scans in files and folders, or the cases of a manifest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from medseg.core.errors import ConfigError, ReadError
+from medseg.core.errors import ConfigError, ManifestError, ReadError
 from medseg.core.volume import Volume
+from medseg.data.case import SUV
 from medseg.data.manifest import Case, Manifest
 from medseg.data.scans import read_scan
 from medseg.data.splits import split_cases
@@ -36,10 +37,14 @@ class Source:
     series_uid: str | None = None
 
 
-def sources_in(path: Path) -> list[Source]:
+def sources_in(path: Path, *, suv: bool = False) -> list[Source]:
     """Find the scans of a file or below a folder, each a case of its own.
 
     Files keep their names; DICOM series get ids that name nobody, as `medseg ingest` gives them.
+
+    Args:
+        path: a file or folder.
+        suv: the network was trained on SUV: DICOM is turned into it, other files hold it.
 
     Raises:
         ReadError: FIL-001 nothing there; FIL-007 a folder without scans.
@@ -48,7 +53,7 @@ def sources_in(path: Path) -> list[Source]:
     if not path.exists():
         raise ReadError(f"{path}: no such file or folder", code="FIL-001", hint="check the path")
     scans = find_scans(path) if path.is_dir() else [path]
-    found = [source for scan in scans for source in _sources_of(scan)]
+    found = [source for scan in scans for source in _sources_of(scan, suv=suv)]
     if not found:
         raise ReadError(f"{path}: holds no scan", code="FIL-007", hint="check the path")
     seen: dict[str, None] = {}
@@ -63,7 +68,11 @@ def sources_in(path: Path) -> list[Source]:
 
 
 def sources_of_manifest(
-    manifest: Manifest, split: str, *, missing: Literal["fail", "zero"] = "fail"
+    manifest: Manifest,
+    split: str,
+    *,
+    missing: Literal["fail", "zero"] = "fail",
+    trained_on: Mapping[str, str] | None = None,
 ) -> list[Source]:
     """Return the cases of a manifest to segment.
 
@@ -72,10 +81,13 @@ def sources_of_manifest(
         split: `train`, `test`, `unlabelled`, `all`, or the number of a fold, whose validation
             cases are meant.
         missing: what a missing channel means, see `read_scan`.
+        trained_on: modality of each channel that the network was trained on; None: not known.
 
     Raises:
         ConfigError: another split, or one without cases.
+        ManifestError: SCN-010, a channel in SUV where the network knows activity, or the reverse.
     """
+    _require_units(manifest, trained_on or {})
     by_name: dict[str, Sequence[Case]] = {
         "train": manifest.training_cases,
         "test": manifest.test_cases,
@@ -101,22 +113,35 @@ def sources_of_manifest(
     ]
 
 
-def _sources_of(path: Path) -> list[Source]:
+def _require_units(manifest: Manifest, trained_on: Mapping[str, str]) -> None:
+    for channel in manifest.channels:
+        known = trained_on.get(channel.name, channel.modality)
+        if (known == SUV) != (channel.modality == SUV):
+            raise ManifestError(
+                f"{manifest.name}: channel {channel.name!r} is of modality {channel.modality}, but "
+                f"the network was trained on {known}",
+                code="SCN-010",
+                hint=f"ingest it with channels.{channel.name}={known}; units are not mixed",
+            )
+
+
+def _sources_of(path: Path, *, suv: bool) -> list[Source]:
     if not is_dicom(path):
         return [Source(case_id=case_name(path), read=partial(read_volume, path))]
     series = find_series(path)
     volumes = [one for one in series if one.verdict == "volume"]
     if not volumes:
         # The reader says best why there is no volume.
-        return [Source(case_id=case_name(path), read=partial(read_volume, path), dicom=path)]
-    return [_dicom_source(path, one, several=len(volumes) > 1) for one in volumes]
+        read = partial(read_volume, path, suv=suv)
+        return [Source(case_id=case_name(path), read=read, dicom=path)]
+    return [_dicom_source(path, one, several=len(volumes) > 1, suv=suv) for one in volumes]
 
 
-def _dicom_source(path: Path, series: Series, *, several: bool) -> Source:
+def _dicom_source(path: Path, series: Series, *, several: bool, suv: bool) -> Source:
     uid = f"{series.uid}:{series.part}".rstrip(":") if several else None
     return Source(
         case_id=case_id_of(series, key=project_key(home())),
-        read=partial(read_volume, path, series_uid=uid),
+        read=partial(read_volume, path, series_uid=uid, suv=suv),
         dicom=path,
         series_uid=uid,
     )

@@ -50,6 +50,7 @@ def read_volume(
     series_uid: str | None = None,
     spacing_mm: Spacing | None = None,
     channels_axis: bool = False,
+    suv: bool = False,
 ) -> Volume:
     """Read a scan of any format.
 
@@ -58,6 +59,8 @@ def read_volume(
         series_uid: which series, where a folder holds several.
         spacing_mm: size of a voxel, for images that carry none; turns their unit from px to mm.
         channels_axis: a fourth axis of a NIfTI or NRRD file holds channels.
+        suv: turn the activity of a DICOM PET into SUV by body weight (g/ml); other formats carry no
+            dose, and their values are taken as they are.
 
     Raises:
         ReadError: what the reader of the format refuses, coded; FIL-001 to FIL-006 (`sniff`).
@@ -67,7 +70,7 @@ def read_volume(
     if kind in ("dicom", "zip"):
         from medseg.io.dicom.reader import read_dicom
 
-        volume = read_dicom(path, series_uid=series_uid)
+        volume = read_dicom(path, series_uid=series_uid, suv=suv)
     else:
         volume = _read_file(path, kind, channels_axis=channels_axis, palette="colours")[0]
     return _with_spacing(volume, spacing_mm, path)

@@ -22,9 +22,9 @@ from medseg.runtime.hardware import Hardware
 Spacing = tuple[float | None, float | None, float | None]
 
 # Modalities whose numbers mean the same on every scanner: HU, SUV.
-_QUANTITATIVE = ("CT", "PT")
+_QUANTITATIVE = ("CT", "PT", "SUV")
 # Single images of these show a body, which has an upper and a lower end.
-_OF_BODIES = frozenset({"CT", "MR", "PT", "US", "CR", "DX", "RF", "XA", "MG"})
+_OF_BODIES = frozenset({"CT", "MR", "PT", "SUV", "US", "CR", "DX", "RF", "XA", "MG"})
 # An axis this much coarser than the finest is neither convolved nor pooled across until it is not.
 _ANISOTROPY = 2.0
 # From this ratio on, the coarse axis is resampled to the finer of its cases, not to the median.
@@ -145,7 +145,7 @@ def intensity_plan(
     low, high = foreground.low, foreground.high
     if modality in _QUANTITATIVE:
         scheme = "clip_zscore"
-    if modality == "PT":
+    if modality in ("PT", "SUV"):
         # Uptake is told by its contrast to the body around it, down to none at all.
         low = min(low, whole.low)
     return IntensityPlan(

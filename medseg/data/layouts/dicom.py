@@ -3,7 +3,7 @@
 import os
 from pathlib import Path, PurePosixPath
 
-from medseg.data.case import Annotation, Channel
+from medseg.data.case import SUV, Annotation, Channel
 from medseg.data.layouts.drawn import Beside, is_mask, labels_of, masks_beside
 from medseg.data.layouts.found import Draft, Found, Request, Skipped
 from medseg.data.layouts.pairs import annotations
@@ -44,7 +44,9 @@ def read_dicom_tree(request: Request) -> Found:
         if series.verdict not in verdicts:
             reason = series.reason or f"a single {series.verdict}"
             skipped.append(_left_out(series, reason))
-        elif request.modalities and series.modality not in request.modalities.values():
+        elif request.modalities and series.modality not in map(
+            _in_dicom, request.modalities.values()
+        ):
             skipped.append(_left_out(series, f"modality {series.modality} was not asked for"))
         else:
             volumes.append(series)
@@ -88,9 +90,18 @@ def read_dicom_tree(request: Request) -> Found:
 
 def _channel_name(series: Series, request: Request) -> str:
     return next(
-        (name for name, modality in request.modalities.items() if modality == series.modality),
+        (
+            name
+            for name, modality in request.modalities.items()
+            if _in_dicom(modality) == series.modality
+        ),
         series.modality,
     )
+
+
+def _in_dicom(modality: str) -> str:
+    """Return what DICOM calls a modality of ours."""
+    return "PT" if modality == SUV else modality
 
 
 def _channels(volumes: list[Series], request: Request) -> tuple[Channel, ...]:
