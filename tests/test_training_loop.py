@@ -1,6 +1,7 @@
 """Training: it learns, it goes on bit for bit after a stop, and it stops when it must."""
 
 import itertools
+from collections import deque
 
 import numpy as np
 import pytest
@@ -135,16 +136,31 @@ def test_schedules_rise_then_fall_to_zero_and_stay_up_while_the_end_is_unknown(s
     assert schedule(80, None) == 1
 
 
-def test_a_time_budget_becomes_a_step_count_once_the_pace_is_known():
+def test_a_time_budget_becomes_a_step_count_at_every_turn():
     budget = Budget(num_steps=None, max_time_s=100.0)
-    assert budget.decide(5, 5.0, pace_s=1.0) is None
-    assert budget.decide(15, 12.0, pace_s=1.0) is None
-    assert budget.decide(40, 20.0, pace_s=0.5) == 40 + 160
-    assert budget.decide(3, 120.0, pace_s=40.0) == 3
+    assert budget.count(5, seconds=5.0, last_s=1.0, pace_s=1.0) is None
+    assert budget.count(20, seconds=10.0, last_s=0.5, pace_s=0.5) == 20 + 180
+    assert budget.count(21, seconds=10.5, last_s=0.5, pace_s=0.5) is None
+    assert budget.count(3, seconds=120.0, last_s=40.0, pace_s=40.0) == 3
+
+
+@pytest.mark.parametrize("slow_until_s", [0, 5, 30, 60])
+def test_a_machine_that_changes_its_pace_spends_the_time_it_was_given(slow_until_s):
+    budget, paces = Budget(num_steps=None, max_time_s=100.0), deque(maxlen=300)
+    seconds, counted = 0.0, None
+    for step in itertools.count(1):
+        paces.append(0.2 if seconds < slow_until_s else 0.05)
+        seconds += paces[-1]
+        now = {"seconds": seconds, "last_s": paces[-1], "pace_s": np.mean(paces)}
+        counted = budget.count(step, **now) or counted
+        if counted is not None and step >= counted:
+            break
+    assert 90 < seconds < 100.3
 
 
 def test_a_step_limit_caps_a_time_budget():
-    assert Budget(num_steps=50, max_time_s=100.0).decide(40, 20.0, pace_s=0.5) == 50
+    budget = Budget(num_steps=50, max_time_s=100.0)
+    assert budget.count(40, seconds=10.0, last_s=0.5, pace_s=0.5) == 50
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from medseg.data.patches import Batch
 from medseg.runtime.interrupt import Interruption
 from medseg.training.schedule import Budget, Schedule
 from medseg.training.state import TrainingState
-from medseg.transforms.augment import Augment
 
 Loss = Callable[..., torch.Tensor]
-# Steps whose time tells the pace; the first ones are slow (memory is laid out, kernels chosen).
-_PACE_STEPS = 50
-_SLOW_STEPS = 3
+# Takes the image, its maps and a generator; returns what the network sees, then what the loss does.
+Augmentation = Callable[..., tuple[torch.Tensor, ...]]
+# Steps whose time tells the pace: enough to even out a machine that is busy for a moment.
+_PACE_STEPS = 300
 # Steps in a row without a finite loss after which training stops.
 _MOST_BAD_STEPS = 5
 
@@ -40,9 +40,10 @@ class Recipe:
         bf16: run the network in bfloat16 where PyTorch deems it safe.
         flat: the network is 2D and takes (B, C, I, J).
         seed: of augmentation, together with the step.
+        frozen_steps: steps in which `TrainingState.frozen` weights do not change.
     """
 
-    augment: Augment
+    augment: Augmentation
     loss: Loss
     schedule: Schedule
     budget: Budget
@@ -50,6 +51,7 @@ class Recipe:
     bf16: bool = False
     flat: bool = False
     seed: int = 0
+    frozen_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,10 @@ def fit(
         seconds = time.monotonic() - start
         state.seconds += seconds
         pace.append(seconds)
-        if state.num_steps is None:
-            pace_s = statistics.fmean(list(pace)[_SLOW_STEPS:] or pace)
-            state.num_steps = recipe.budget.decide(state.step, state.seconds, pace_s=pace_s)
+        counted = recipe.budget.count(
+            state.step, seconds=state.seconds, last_s=seconds, pace_s=statistics.fmean(pace)
+        )
+        state.num_steps = counted or state.num_steps
         after_step(StepReport(state.step, float("nan") if loss is None else loss, lr, seconds))
 
 
@@ -140,11 +143,21 @@ def _step(
     loss = recipe.loss(logits_BLIJK, *maps_BIJK, annotated_BL=annotated_BL)
     state.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
+    if state.step < recipe.frozen_steps:
+        _hold(state)
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
     if not torch.isfinite(norm):
         return None
     state.optimizer.step()
     return float(loss.detach())
+
+
+def _hold(state: TrainingState) -> None:
+    """Take away the gradients of frozen weights: the optimizer passes over them, decay included."""
+    frozen = frozenset(state.frozen)
+    for name, weight in state.network.named_parameters():
+        if name in frozen:
+            weight.grad = None
 
 
 def _precision(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:

@@ -10,6 +10,8 @@ from medseg.core.errors import ConfigError
 # Factor on the optimizer's learning rate at a step, given how many steps there will be.
 Schedule = Callable[[int, int | None], float]
 
+# Before this turn of a time budget most steps were slow: memory is laid out, kernels are chosen.
+_FIRST_TURN = 2
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -89,38 +91,41 @@ def _progress(step: int, first: int, num_steps: int) -> float:
 class Budget:
     """How long a training lasts: a number of steps, or a time that becomes one.
 
-    A schedule that followed the clock could never be resumed exactly. So a time is turned into
-    steps once, from the pace of the first steps, and kept.
+    A schedule that followed the clock would never be the same twice. So a time is turned into a
+    number of steps, and kept until the next turn: told only once, on a machine that was busy just
+    then, a training would spend half of the time it was given, or twice as much. The last turn is
+    the end of the time itself.
 
     Attributes:
-        num_steps: None while it depends on the pace.
+        num_steps: the most there will be; None: as many as the time allows.
         max_time_s: seconds of training steps (validation not counted); None: `num_steps` holds.
-        calibration_share: share of the time after which the pace is taken.
-        least_steps: and how many steps must have been seen by then.
+        num_turns: parts of the time; steps are counted after the second and each later one.
     """
 
     num_steps: int | None
     max_time_s: float | None
-    calibration_share: float = 0.1
-    least_steps: int = 20
+    num_turns: int = 20
 
     def __post_init__(self) -> None:
         if self.num_steps is None and self.max_time_s is None:
             raise ConfigError("training: expected max_steps or max_time, found neither")
 
-    def decide(self, step: int, seconds: float, *, pace_s: float) -> int | None:
-        """Return the number of steps once it can be told, None before.
+    def count(self, step: int, *, seconds: float, last_s: float, pace_s: float) -> int | None:
+        """Return how many steps there will be; None where there is nothing new to say.
 
         Args:
             step: steps done.
             seconds: they took.
-            pace_s: seconds a step takes, the first slow ones left out.
+            last_s: of these, the last step took.
+            pace_s: what a step took of late.
         """
         if self.max_time_s is None:
             return self.num_steps
-        due = seconds >= self.calibration_share * self.max_time_s and step >= self.least_steps
-        if not due and seconds < self.max_time_s:
+        turn, before = (
+            int(s / self.max_time_s * self.num_turns) for s in (seconds, seconds - last_s)
+        )
+        if turn == before or turn < _FIRST_TURN:
             return None
         left_s = max(0.0, self.max_time_s - seconds)
-        steps = step + int(left_s / max(pace_s, 1e-9))
+        steps = step + int(left_s / pace_s)
         return min(steps, self.num_steps) if self.num_steps else steps

@@ -72,6 +72,7 @@ class Session:
     losses: list[tuple[int, float]] = field(default_factory=list)
     _reports: list[StepReport] = field(default_factory=list)
     _saved: float = field(default_factory=time.monotonic)
+    _num_due: int = 0
 
     def after_step(self, report: StepReport) -> None:
         """Log, validate or save, whatever is due after this step."""
@@ -127,11 +128,14 @@ class Session:
         self.progress.step(last.step, self.state.num_steps, loss=loss, pace_s=pace_s)
 
     def _validation_due(self) -> bool:
+        """Tell whether a further share of the steps is done; their number may change on the way."""
         total, count = self.state.num_steps, self.cadence.num_validations
-        if not total or count < 2 or self.state.finished:
+        if not total or self.state.finished:
             return False
-        due = {math.ceil(total * part / count) for part in range(1, count)}
-        return self.state.step in due
+        step = self.state.step
+        before = max(self._num_due, (step - 1) * count // total)
+        self._num_due = max(before, step * count // total)
+        return self._num_due > before
 
     def _validate(self, *, whole: bool) -> None:
         scores = self.validate(whole=whole)
