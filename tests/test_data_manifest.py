@@ -1,5 +1,6 @@
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,20 @@ def full() -> Manifest:
     """A manifest in which every optional key is used."""
     cases = (
         paper_case("007", labels=("a.nii.gz", {"anterior": "b.png"}), annotated=("anterior",)),
-        paper_case("7", classes=(), stratum="scanner B", spacing_mm=(0.5, 0.5, 2.0)),
+        paper_case(
+            "7",
+            labels=("c.nii", "d.nii"),
+            raters=("Ada", "Bob"),
+            classes=(),
+            stratum="scanner B",
+            spacing_mm=(0.5, 0.5, 2.0),
+        ),
         paper_case("ü b;$(touch x)=,^[1]", split="test", series_uids={"T1": "1.2.3"}),
         paper_case("last", split="unlabelled", labels=(), digest="aa", image_digest="bb"),
     )
-    return paper_manifest(cases, citation="Somebody et al.", num_folds=3, seed=9)
+    return paper_manifest(
+        cases, citation="Somebody et al.", consensus="staple", num_folds=3, seed=9
+    )
 
 
 def edited(manifest: Manifest, path: Path, **changes: object) -> Path:
@@ -48,6 +58,13 @@ def test_what_is_written_is_read_back_the_same(full, tmp_path):
     assert {case.case_id: case for case in back.cases} == by_id
     assert (back.name, back.labels, back.channels) == (full.name, full.labels, full.channels)
     assert back.digest == full.digest
+
+
+def test_a_consensus_is_part_of_the_digest_unless_it_is_the_usual_one(full):
+    usual = replace(full, consensus="majority")
+    assert len({one.digest for one in (full, usual, replace(full, consensus="soft"))}) == 3
+    with pytest.raises(ManifestError, match=r"consensus 'stapel' is unknown.*'staple'"):
+        replace(full, consensus="stapel")
 
 
 def test_ids_stay_text(full, tmp_path):
@@ -167,6 +184,8 @@ def test_a_name_that_stands_for_nothing_is_refused(changes, said):
         ({"fold": -1}, "counted from 0"),
         ({"spacing_mm": (1.0, 0.0, 1.0)}, "three lengths above 0"),
         ({"spacing_mm": (1.0, float("nan"), 1.0)}, "three lengths above 0"),
+        ({"raters": ("Ada", "Bob")}, "for 1 annotations"),
+        ({"labels": ("a", "b"), "raters": ("Ada", "Ada")}, "a name each"),
     ],
 )
 def test_a_row_that_contradicts_itself_is_refused(changes, said):
