@@ -21,6 +21,7 @@ APPS = {
     "train": "train a network (-m sweeps over settings)",
     "predict": "segment scans with a trained checkpoint",
     "evaluate": "score masks against references",
+    "review": "list which scans to annotate next, by the disagreement of an ensemble",
     "export": "write existing masks in other formats",
     "demo": "the whole main job on scans made in code, in minutes on a CPU",
 }

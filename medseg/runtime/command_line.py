@@ -8,7 +8,7 @@ LITERAL_KEYS = frozenset(
     {
         "archive", "cache", "case", "catalogue", "checkpoint", "data_root", "input", "label",
         "label_folder", "manifest", "mlflow.uri", "name", "output", "patient", "plan", "prediction",
-        "reference", "scan", "source",
+        "reference", "scan", "source", "training.init", "unlabelled",
     }
 )  # fmt: skip
 # Groups whose keys the user names (`images.PET=...`); the first few hold paths or label values.
