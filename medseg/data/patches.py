@@ -9,7 +9,7 @@ Axes: B patch, C channel, IJK voxel.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -62,6 +62,13 @@ class Batch:
             self.case_ids,
             None if self.ids_BIJK is None else self.ids_BIJK.pin_memory(),
         )
+
+
+class Sampler(Protocol):
+    """Draws the patches of a step: a pure function of its settings and the step."""
+
+    def draw(self, step: int) -> Batch:
+        """Return the batch of a step, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +131,7 @@ class PatchSampler:
         self, case: CachedCase, centres: Centres, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32] | None]:
         shape = case.geometry.shape
-        start = _random_start(shape, self.patch_vox, rng)
+        start = random_start(shape, self.patch_vox, rng)
         if rng.random() < self.foreground_share and centres.groups:
             start = _start_around(centres.draw(rng), self.patch_vox, shape=shape, rng=rng)
         margin = [(c - p) // 2 for c, p in zip(self.context_vox, self.patch_vox, strict=True)]
@@ -149,7 +156,7 @@ class PatchSampler:
 
 
 def batches(
-    sampler: PatchSampler, *, first: int, last: int, num_workers: int, pin_memory: bool
+    sampler: Sampler, *, first: int, last: int, num_workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
     """Yield the batches of steps `first` to `last` - 1, drawn ahead by worker processes if any."""
     loader: DataLoader[Batch] = DataLoader(
@@ -189,7 +196,7 @@ def workers_named() -> Iterator[None]:
 class _Steps(Dataset[Batch]):
     """Steps as a dataset, the way PyTorch's loader wants them."""
 
-    def __init__(self, sampler: PatchSampler, first: int, last: int) -> None:
+    def __init__(self, sampler: Sampler, first: int, last: int) -> None:
         self.sampler, self.first, self.last = sampler, first, last
 
     def __len__(self) -> int:
@@ -212,7 +219,7 @@ def cut(array: NDArray[Value], start: Sequence[int], size: Sequence[int]) -> NDA
     return out
 
 
-def _random_start(shape: Triple, patch_vox: Triple, rng: np.random.Generator) -> list[int]:
+def random_start(shape: Triple, patch_vox: Triple, rng: np.random.Generator) -> list[int]:
     """Place a patch anywhere inside the scan, or the scan anywhere inside a larger patch."""
     return [
         int(rng.integers(min(0, n - p), max(0, n - p) + 1))

@@ -20,6 +20,8 @@ from medseg.models.tensor_file import load_newest, save_tensors
 
 _FORMAT = "medseg checkpoint"
 _VERSION = 1
+# What `trained_with["objective"]` says of a network that ends in images.
+RECONSTRUCTION = "reconstruction"
 # torch lists every weight that does not fit.
 _MOST_FAULT_LETTERS = 300
 _KEYS = (
@@ -153,9 +155,17 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
     """Build the network, load its weights, and set it to evaluation.
 
     Raises:
-        CheckpointError: CKP-005 weights that do not fit the network.
+        CheckpointError: CKP-005 weights that do not fit the network; CKP-006 a network that learnt
+            no classes.
         ConfigError: a family or setting that this medseg does not have.
     """
+    if checkpoint.trained_with.get("objective") == RECONSTRUCTION:
+        raise CheckpointError(
+            f"checkpoint: model={checkpoint.model} was pretrained to reconstruct images; it knows "
+            "no classes",
+            code="CKP-006",
+            hint="fine-tune it: medseg train training.init=PATH",
+        )
     network = build_model(
         checkpoint.model,
         plan=checkpoint.plan,

@@ -67,7 +67,8 @@ def main(config: Any) -> int:
             cache=Path(chosen["cache"]) if chosen["cache"] else None,
             device=device,
             tracker=tracker,
-            log_model=chosen["mlflow"]["log_model"],
+            # A network that ends in images is nothing to load as a model that segments.
+            log_model=chosen["mlflow"]["log_model"] and choices.pretrain is None,
             num_overlays=_NUM_OVERLAYS if chosen["mlflow"]["overlays"] else 0,
             resume=resume,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from medseg.core.errors import ConfigError
 from medseg.core.regions import Region
 from medseg.data.centres import Sampling
+from medseg.training.masking import Masking
 from medseg.training.schedule import Budget, Schedule
 from medseg.training.session import Cadence
 from medseg.transforms.augment import IntensityAugment, SpatialAugment
@@ -29,6 +31,9 @@ class Choices:
         regions: overlapping regions that the network ends in; (): those that the manifest
             declares; None: none, classes exclude each other.
         sampling: what patches are aimed at, see `data.centres`.
+        pretrain: learn without labels, by what is hidden; None: learn the classes.
+        init: checkpoint whose weights are begun from, as far as they fit.
+        frozen_steps: steps in which what was taken from it does not change.
         spatial, intensity: see `transforms.augment`; mirror axes and spacing come from the plan.
         channel_dropout: share of patches that lose a channel.
         context: how much more than a patch is cut out, per axis, for rotation to use.
@@ -48,6 +53,9 @@ class Choices:
     budget: Budget
     regions: tuple[Region, ...] | None = None
     sampling: Sampling = "class"
+    pretrain: Masking | None = None
+    init: Path | None = None
+    frozen_steps: int = 0
     spatial: SpatialAugment = field(default_factory=SpatialAugment)
     intensity: IntensityAugment = field(default_factory=IntensityAugment)
     channel_dropout: float = 0.0
@@ -63,6 +71,10 @@ class Choices:
         if self.sampling not in get_args(Sampling):
             known = ", ".join(get_args(Sampling))
             raise ConfigError(f"training.sampling={self.sampling}: expected one of {known}")
+        if self.frozen_steps < 0 or (self.frozen_steps and self.init is None):
+            raise ConfigError(
+                f"training.frozen_steps={self.frozen_steps}: expected 0, or more with training.init"
+            )
         if self.context < 1:
             raise ConfigError(f"training.context={self.context}: expected at least 1")
         if not 0 <= self.channel_dropout < 1:

@@ -7,7 +7,7 @@ from torch import nn
 
 from medseg.core.plan import Plan, Triple
 from medseg.data.cache import CachedCase
-from medseg.data.patches import PatchSampler
+from medseg.data.patches import PatchSampler, Sampler
 from medseg.losses.deep_supervision import DeepSupervision
 from medseg.losses.regions import REGION_IGNORE_INDEX, RegionLoss
 from medseg.losses.registry import LabelLoss, build_loss
@@ -16,12 +16,20 @@ from medseg.models.registry import build_model
 from medseg.runtime.provenance import versions
 from medseg.training.job import Job
 from medseg.training.loop import Recipe
+from medseg.training.pretraining import (
+    images_of,
+    objective_of,
+    reconstruction_of,
+    reconstructor_for,
+)
 from medseg.training.state import TrainingState
 from medseg.transforms.augment import Augment, SpatialAugment
 
 
 def network_for(job: Job) -> nn.Module:
     """Build the network: the plan's channels in, the classes and background out."""
+    if job.choices.pretrain is not None:
+        return reconstructor_for(job)
     name, settings = job.choices.model
     return build_model(
         name,
@@ -75,13 +83,14 @@ def recipe_for(job: Job) -> Recipe:
         mirror_axes=plan.training.mirror_axes,
         mirror_order=labels.mirror_order if sided else None,
     )
-    return Recipe(
-        augment=Augment(
-            patch_vox=plan.patch_vox,
-            spatial=spatial,
-            intensity=choices.intensity,
-            channel_dropout=choices.channel_dropout,
-        ),
+    augment = Augment(
+        patch_vox=plan.patch_vox,
+        spatial=spatial,
+        intensity=choices.intensity,
+        channel_dropout=choices.channel_dropout,
+    )
+    recipe = Recipe(
+        augment=augment,
         loss=DeepSupervision(loss_for(job)),
         schedule=choices.schedule,
         budget=choices.budget,
@@ -89,14 +98,18 @@ def recipe_for(job: Job) -> Recipe:
         bf16=choices.bf16,
         flat=plan.spatial_dims == 2,
         seed=choices.seed,
+        frozen_steps=choices.frozen_steps,
     )
+    if choices.pretrain is None:
+        return recipe
+    return reconstruction_of(recipe, augment, choices.pretrain)
 
 
-def sampler_for(job: Job, cases: Sequence[CachedCase]) -> PatchSampler:
+def sampler_for(job: Job, cases: Sequence[CachedCase]) -> Sampler:
     """Build what draws the patches; with nothing to warp, no more than a patch is cut out."""
     choices, plan = job.choices, job.plan
     context = choices.context if choices.spatial.probability else 1.0
-    return PatchSampler(
+    sampler = PatchSampler(
         cases=tuple(cases),
         classes=job.labels.names,
         patch_vox=plan.patch_vox,
@@ -106,6 +119,7 @@ def sampler_for(job: Job, cases: Sequence[CachedCase]) -> PatchSampler:
         seed=choices.seed,
         sampling=choices.sampling,
     )
+    return sampler if choices.pretrain is None else images_of(sampler, cases)
 
 
 def checkpoint_of(job: Job, state: TrainingState, *, scores: Mapping[str, float]) -> Checkpoint:
@@ -122,6 +136,7 @@ def checkpoint_of(job: Job, state: TrainingState, *, scores: Mapping[str, float]
         scores=scores,
         versions=versions(),
         trained_with={
+            "objective": objective_of(job),
             "channel_dropout": choices.channel_dropout,
             "fold": choices.fold,
             "num_steps": state.step,

@@ -53,6 +53,8 @@ class Preparation:
 
     def _prepare(self, case: Case) -> Prepared:
         scan = read_scan(self.manifest, case, missing="zero" if self.zero_missing else "fail")
+        if not case.labels:
+            return PrepareChain(self.plan)(scan)
         reference = read_reference(self.manifest, case, scan.geometry)
         return PrepareChain(self.plan)(scan, reference)
 

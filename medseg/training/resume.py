@@ -29,6 +29,8 @@ def training_identity(job: Job) -> dict[str, Any]:
         "loss": {"name": choices.loss[0], **choices.loss[1]},
         "seed": choices.seed,
         "sampling": choices.sampling,
+        "pretrain": choices.pretrain and repr(choices.pretrain),
+        "frozen_steps": choices.frozen_steps,
         "regions": choices.regions and [asdict(region) for region in choices.regions],
         "budget": {
             "max_steps": choices.budget.num_steps,

@@ -15,12 +15,14 @@ from medseg.data.splits import split_cases
 from medseg.inference.predictor import Predictor, windows_of
 from medseg.models.cost import Cost, cost_of
 from medseg.models.tensor_file import load_newest
+from medseg.models.warm_start import load_warm_start
 from medseg.runtime.interrupt import Interruption
 from medseg.training.job import Job
 from medseg.training.loop import fit
 from medseg.training.parts import checkpoint_of, network_for, recipe_for, sampler_for
 from medseg.training.pictures import draw_curves, draw_overlays
 from medseg.training.preparation import Preparation, Validation
+from medseg.training.pretraining import scans_without_labels
 from medseg.training.progress import ProgressLine
 from medseg.training.session import MetricLog, Session
 from medseg.training.state import TrainingState, WeightAverage
@@ -90,11 +92,18 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     split = split_cases(job.manifest, choices.fold)
     zero_missing = choices.channel_dropout > 0
     prepare = Preparation(job.manifest, job.plan, workplace.cache, zero_missing=zero_missing)
-    training = prepare(training_targets(split.training, job.manifest.consensus))
+    learnt = training_targets(split.training, job.manifest.consensus)
+    if choices.pretrain is not None:
+        learnt = scans_without_labels(job, split)
+        # How well hidden parts are filled in is no score of a class: nothing is validated.
+        split = replace(split, validation=())
+    training = prepare(learnt)
     validation = Validation(job.manifest, prepare(split.validation), choices.validation_cases)
     state = _begin(job, device=device)
     if resume:
         state.load(_saved_state(workplace))
+    elif choices.init is not None:
+        _warm_start(job, state, workplace)
     cost = _tell_cost(job, state.network, workplace)
     sampler = sampler_for(job, training)
 
@@ -158,6 +167,19 @@ def _begin(job: Job, *, device: torch.device) -> TrainingState:
         average=WeightAverage(network),
         num_steps=None if budget.max_time_s is not None else budget.num_steps,
     )
+
+
+def _warm_start(job: Job, state: TrainingState, workplace: Workplace) -> None:
+    """Begin from the weights of another network, as far as they fit, and say what did not."""
+    if job.choices.init is None:
+        return
+    found = load_warm_start(job.choices.init, state.network, num_inputs=len(job.plan.channels))
+    state.average = WeightAverage(state.network)
+    if job.choices.frozen_steps:
+        state.frozen = found.taken + found.inflated
+    for line in found.lines():
+        workplace.progress.shown.write(line)
+    workplace.metrics.log_params({"init": {"share": round(found.share, 4)}})
 
 
 def _tell_cost(job: Job, network: nn.Module, workplace: Workplace) -> Cost:

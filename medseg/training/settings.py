@@ -1,6 +1,7 @@
 """Composed settings, as plain values, read as the choices of a training."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from medseg.core.plan import Plan
 from medseg.core.regions import Region
 from medseg.runtime.hardware import num_cores
 from medseg.training.choices import Choices, MakeOptimizer
+from medseg.training.masking import Masking
 from medseg.training.schedule import SCHEDULES, Budget, Schedule, seconds_of
 from medseg.training.session import Cadence
 from medseg.transforms.augment import IntensityAugment, SpatialAugment
@@ -43,6 +45,9 @@ def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> C
         budget=budget,
         regions=_regions(training["regions"]),
         sampling=training["sampling"],
+        pretrain=_masking(training["pretrain"]),
+        init=Path(training["init"]) if training["init"] else None,
+        frozen_steps=training["frozen_steps"],
         spatial=_augment(SpatialAugment, augment["spatial"]),
         intensity=_augment(IntensityAugment, augment["intensity"]),
         channel_dropout=augment["channel_dropout"],
@@ -80,6 +85,18 @@ def _regions(value: Any) -> tuple[Region, ...] | None:
         )
     members = {str(name): [n] if isinstance(n, str) else n for name, n in value.items()}
     return tuple(Region(name=name, members=tuple(own)) for name, own in members.items())
+
+
+def _masking(value: Any) -> Masking | None:
+    """Read `training.pretrain`: null, or the settings of what is hidden."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"training.pretrain={value}: expected null, or {{share: 0.6}}")
+    try:
+        return Masking(**value)
+    except TypeError as fault:
+        raise ConfigError(f"training.pretrain: {fault}") from fault
 
 
 def _named(node: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

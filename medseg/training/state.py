@@ -50,6 +50,7 @@ class TrainingState:
         num_steps: steps there will be; None until a time budget has become a number.
         seconds: spent in steps, over all the runs that were resumed.
         history: one row a validation, with the step and the scores.
+        frozen: names of weights that do not change in the first steps.
     """
 
     network: nn.Module
@@ -59,6 +60,7 @@ class TrainingState:
     num_steps: int | None = None
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    frozen: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -76,6 +78,7 @@ class TrainingState:
             "num_steps": self.num_steps,
             "seconds": self.seconds,
             "history": self.history,
+            "frozen": list(self.frozen),
             "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
         }
 
@@ -97,6 +100,7 @@ class TrainingState:
             ) from fault
         self.step, self.num_steps = value["step"], value["num_steps"]
         self.seconds, self.history = value["seconds"], list(value["history"])
+        self.frozen = tuple(value.get("frozen", ()))
         torch.set_rng_state(value["random"]["cpu"])
         if torch.cuda.is_available() and value["random"]["cuda"]:
             torch.cuda.set_rng_state_all(value["random"]["cuda"])

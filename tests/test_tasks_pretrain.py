@@ -1,0 +1,138 @@
+"""Learning without labels and from other weights, as a user runs it."""
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from medseg.cli import main
+from medseg.core.labels import label_set
+from medseg.data.case import Case, Channel
+from medseg.data.manifest import Manifest, write_manifest
+from medseg.models.tensor_file import load_tensors
+
+QUICK = [
+    "model=unet", "mlflow.enabled=false", "device=cpu", "overrides.batch_size=2",
+    "training.num_validations=1", "augment=none",
+]  # fmt: skip
+
+
+def write_dataset(root: Path, *, num_channels: int = 1) -> Path:
+    """Ten labelled scans of a bright box, and four without labels."""
+    root.mkdir()
+    cases = []
+    for n in range(14):
+        rng = np.random.default_rng(n)
+        label = np.zeros((16, 16, 16), np.uint8)
+        i, j, k = rng.integers(2, 8, 3)
+        label[i : i + 6, j : j + 6, k : k + 6] = 1
+        image = rng.normal(size=label.shape).astype(np.float32) * 0.3 + 3 * label
+        files = {f"image{c}_{n}": image for c in range(num_channels)} | {f"label{n}": label}
+        for name, voxels in files.items():
+            nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), root / f"{name}.nii.gz")
+        labelled = n < 10
+        cases.append(
+            Case(
+                case_id=f"c{n}",
+                patient_id=f"p{n}",
+                images={f"MR{c}": f"image{c}_{n}.nii.gz" for c in range(num_channels)},
+                labels=(f"label{n}.nii.gz",) if labelled else (),
+                split="train" if labelled else "unlabelled",
+            )
+        )
+    manifest = Manifest(
+        name="boxes",
+        data_root=root,
+        channels=tuple(Channel(name=f"MR{c}", modality="MR") for c in range(num_channels)),
+        labels=label_set({"box": 1}),
+        reference_channel="MR0",
+        spatial_dims=3,
+        cases=tuple(cases),
+    )
+    write_manifest(manifest, root / "manifest.json")
+    return root / "manifest.json"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "one")
+
+
+def train(manifest: Path, output: Path, *words: str) -> int:
+    return main(["train", f"manifest={manifest}", f"output={output}", *QUICK, *words])
+
+
+def result_of(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
+
+
+def test_what_was_learnt_without_labels_is_where_fine_tuning_begins(dataset, tmp_path, capsys):
+    pretrained, tuned = tmp_path / "pretrained", tmp_path / "tuned"
+    assert train(dataset, pretrained, "experiment=pretrain", "training.max_steps=10") == 0
+    assert result_of(pretrained)["scores"] == {}
+    assert load_tensors(pretrained / "model.pt")["trained_with"]["objective"] == "reconstruction"
+    capsys.readouterr()
+    words = (f"training.init={pretrained}", "training.max_steps=3", "training.frozen_steps=3")
+    assert train(dataset, tuned, *words) == 0
+    told = capsys.readouterr().out
+    assert "init: " in told
+    assert "% of the weights taken" in told
+    assert "begins at random: " in told
+    assert result_of(tuned)["scores"]["box"] >= 0
+
+    # Frozen to the end: only the layer that had no counterpart has moved.
+    before, after = (load_tensors(run / "model.pt")["weights"] for run in (pretrained, tuned))
+    alike = {
+        name: torch.equal(value, before[name])
+        for name, value in after.items()
+        if value.shape == before[name].shape
+    }
+    assert len(alike) > 5
+    assert all(alike.values())
+
+    scan = dataset.parent / "image0_0.nii.gz"
+    line = ["predict", f"input={scan}", f"checkpoint={pretrained}", f"output={tmp_path}/masks"]
+    assert main([*line, "device=cpu"]) == 2
+    assert "CKP-006" in capsys.readouterr().err
+
+
+def test_more_channels_than_before_are_told_and_inflated(dataset, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(dataset, first, "training.max_steps=3") == 0
+    capsys.readouterr()
+    wider = write_dataset(tmp_path / "two", num_channels=2)
+    assert train(wider, second, f"training.init={first}", "training.max_steps=2") == 0
+    told = capsys.readouterr().out
+    assert "input channels repeated or averaged in " in told
+    assert "begins at random" not in told
+
+
+def test_a_resumed_pretraining_goes_the_same_way(dataset, tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    quick = ("experiment=pretrain", "training.max_steps=6")
+    assert train(dataset, whole, *quick) == 0
+    assert train(dataset, parts, *quick) == 0
+    again = ("training.resume=true", "training.max_steps=6")
+    assert train(dataset, parts, *again) == 2
+    assert "pretrain has changed" in capsys.readouterr().err
+    for name, value in load_tensors(whole / "model.pt")["weights"].items():
+        assert torch.equal(value, load_tensors(parts / "model.pt")["weights"][name])
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("training.frozen_steps=5", "training.frozen_steps=5: expected 0"),
+        ("training.pretrain={share:2}", "training.pretrain: share 2"),
+        ("training.pretrain={shar:0.5}", "training.pretrain: "),
+        ("training.init=/nowhere/model.pt", "CKP-001"),
+    ],
+)
+def test_a_setting_without_meaning_is_one_line(dataset, tmp_path, capsys, word, told):
+    assert train(dataset, tmp_path / "run", word, "training.max_steps=2") == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "Traceback" not in said
