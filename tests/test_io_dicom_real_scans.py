@@ -148,10 +148,21 @@ def decodes(dataset):
     return bool({"gdcm", "pylibjpeg"} & set(decoder.available_plugins))
 
 
-@pytest.mark.parametrize("folder", ["dicom_12bit_dcmqa", "dicom_transfer_syntax_dcmqa"])
-def test_siemens_mosaics_are_refused_by_name(folder, shared_data):
-    with pytest.raises(ReadError, match=r"DCM-041 .* Siemens mosaic, .* dcm2niix"):
-        read_dicom(shared_data(folder) / "In")
+MOSAICS = [
+    ("dicom_12bit_dcmqa", "12bitUnsigned.dcm", "2.nii"),
+    ("dicom_12bit_dcmqa", "12bitUnsigned_0x0F0F.dcm", "3.nii"),
+    ("dicom_12bit_dcmqa", "12bitSigned_0x0F0F.dcm", "4.nii"),
+    *(("dicom_transfer_syntax_dcmqa", f"{n}.dcm", f"{n}.nii") for n in (1, 2, 3, 4, 7, 8, 9)),
+]
+
+
+@pytest.mark.parametrize(("folder", "file", "reference"), MOSAICS)
+def test_siemens_mosaics_lie_where_dcm2niix_puts_them(folder, file, reference, shared_data):
+    image = nibabel.load(shared_data(folder) / "Ref" / reference)
+    volume = read_dicom(shared_data(folder) / "In" / file)
+    index, off_mm = on_grid_of(volume, image.affine)
+    assert off_mm < CORNER_TOLERANCE_MM
+    assert np.array_equal(volume.only_channel.ravel(), np.asarray(image.dataobj)[tuple(index.T)])
 
 
 def test_colour_captures_reports_and_contours_are_called_what_they_are(shared_data):

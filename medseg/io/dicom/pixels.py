@@ -6,7 +6,7 @@ through native decoders, in a process of their own (`runtime.sandbox`).
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any
 
@@ -20,7 +20,7 @@ from medseg.core.errors import ReadError
 from medseg.io.dicom.decoding import dataset_with_pixels, decode
 from medseg.io.dicom.headers import BROKEN, read_header
 from medseg.io.dicom.sources import DicomFile
-from medseg.io.dicom.storage import Storage, storage_of
+from medseg.io.dicom.storage import Storage, bits_of, padding_of, storage_of, untiled
 from medseg.runtime.sandbox import SandboxError, call
 
 Pixels = NDArray[np.integer[Any]]
@@ -101,19 +101,22 @@ def pixels_in(storage: Storage) -> PixelFile:
         ReadError: DCM-010 bits that do not lie at the low end, DCM-013 a transfer syntax that
             cannot be decoded here, DCM-015 no or too few bytes of pixels.
     """
-    bits = _bits_of(storage)
+    bits = bits_of(storage)
     _require_decoder(storage, bits)
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if storage.signed else (0, (1 << bits) - 1)
     return PixelFile(
         storage=storage,
         limits=(low, high),
-        padding=_padding_of(storage, bits=bits),
+        padding=padding_of(storage, bits=bits),
         read=_way_to(storage, bits),
     )
 
 
 def _way_to(storage: Storage, bits: int) -> Callable[[int], Pixels]:
     """Choose how frames are read."""
+    if storage.tiles is not None:
+        picture = pixels_in(untiled(storage, storage.tiles)).frame
+        return partial(_cut_out, storage, storage.tiles.side, lru_cache(maxsize=1)(picture))
     if storage.syntax.is_encapsulated:
         _require_bytes(storage, found=storage.pixels.count if storage.pixels else 0, expected=1)
         return partial(_decoded, storage, next(_tickets))
@@ -131,6 +134,13 @@ def _way_to(storage: Storage, bits: int) -> Callable[[int], Pixels]:
     if storage.allocated == 1:
         return partial(_unpacked, storage, content)
     return partial(_plain, storage, content, bits)
+
+
+def _cut_out(storage: Storage, side: int, picture: Callable[[int], Pixels], index: int) -> Pixels:
+    """Return one tile of the only picture of a file."""
+    row, column = divmod(index, side)
+    top, left = row * storage.rows, column * storage.columns
+    return picture(0)[top : top + storage.rows, left : left + storage.columns]
 
 
 def _plain(storage: Storage, content: bytes | None, bits: int, index: int) -> Pixels:
@@ -268,29 +278,3 @@ def _require_bytes(storage: Storage, *, found: int, expected: int) -> None:
             code="DCM-015",
             hint="copy the file again",
         )
-
-
-def _bits_of(storage: Storage) -> int:
-    allocated, high = storage.allocated, storage.high
-    stored = storage.stored or allocated
-    if not 1 <= stored <= allocated <= 32 or (high is not None and high != stored - 1):
-        raise ReadError(
-            f"{storage.name}: {stored} bits stored in {allocated} with high bit {high}, expected "
-            "at most 32 bits at the low end of each word",
-            code="DCM-010",
-        )
-    return stored
-
-
-def _padding_of(storage: Storage, *, bits: int) -> tuple[int, int] | None:
-    """Return the range of stored values that stand for "no measurement" (PS3.3 C.7.5.1.1.2)."""
-    if storage.padding is None:
-        return None
-    ends = [_as_stored(int(end), bits=bits, signed=storage.signed) for end in storage.padding]
-    return min(ends), max(ends)
-
-
-def _as_stored(value: int, *, bits: int, signed: bool) -> int:
-    """Read a value as the pixels are read, whatever sign its own representation claims."""
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if signed and value >> (bits - 1) else value

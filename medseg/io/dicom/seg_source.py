@@ -69,10 +69,16 @@ def source_instances(series: Series) -> tuple[list[Dataset], list[int]]:
     """Return the source's headers, and k in the order in which they list their frames.
 
     Raises:
-        WriteError: DCM-051, a stack spread over several multi-frame files.
+        WriteError: DCM-051, a mosaic, or a stack spread over several multi-frame files.
     """
     order = sorted(range(series.num_slices), key=lambda k: series.frames[k].index)
     files = list(dict.fromkeys(frame.file for frame in series.frames))
+    if any(frame.storage.tiles for frame in series.frames):
+        raise WriteError(
+            f"series {series.selector}: is a Siemens mosaic, whose slices are no frames",
+            code="DCM-051",
+            hint="write NIfTI or RTSTRUCT",
+        )
     instances = []
     for file in files:
         with file.open() as stream:

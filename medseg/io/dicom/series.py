@@ -13,10 +13,11 @@ from typing import Literal
 from medseg.core.errors import GeometryError, MedsegError, ReadError
 from medseg.core.findings import Finding
 from medseg.core.geometry import Geometry
-from medseg.io.dicom.attributes import text, unspoken, words
+from medseg.io.dicom.attributes import text, unspoken
 from medseg.io.dicom.enhanced import enhanced_frames, is_enhanced
 from medseg.io.dicom.frames import Frame, single_frame
 from medseg.io.dicom.headers import Header, Scan
+from medseg.io.dicom.mosaic import is_mosaic, mosaic_frames
 from medseg.io.dicom.parts import tell_apart
 from medseg.io.dicom.sources import DicomFile
 from medseg.io.dicom.stack import build_stack
@@ -188,7 +189,7 @@ def _refused(
 
 
 def _require_images(headers: Sequence[Header]) -> None:
-    """Refuse objects that are no images, and images in an encoding that hides their geometry."""
+    """Refuse objects that are no images."""
     first, name = headers[0].dataset, headers[0].file.name
     kind = _NO_IMAGES.get(text(first, "Modality"))
     if kind is not None or "Rows" not in first:
@@ -197,17 +198,13 @@ def _require_images(headers: Sequence[Header]) -> None:
             code="DCM-034",
             hint="give the folder of the image series",
         )
-    if "MOSAIC" in words(first, "ImageType"):
-        raise ReadError(
-            f"{name}: is a Siemens mosaic, many slices tiled into one picture",
-            code="DCM-041",
-            hint="convert the series with dcm2niix, or export it as enhanced multi-frame",
-        )
 
 
 def _frames_of(header: Header) -> list[Frame]:
     if is_enhanced(header):
         return list(enhanced_frames(header))
+    if is_mosaic(header):
+        return list(mosaic_frames(header))
     if (text(header.dataset, "NumberOfFrames") or "1") != "1":
         raise GeometryError(
             f"{header.file.name}: {text(header.dataset, 'NumberOfFrames')} frames without "

@@ -1,6 +1,6 @@
 """How the pixels of one file are stored, as its header says; nothing is decoded here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
@@ -9,6 +9,14 @@ from medseg.core.errors import ReadError
 from medseg.io.dicom.attributes import number, text, whole
 from medseg.io.dicom.headers import Header, PixelBytes
 from medseg.io.dicom.sources import DicomFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiles:
+    """Slices tiled into one picture, row by row: so many, on a grid of `side` x `side`."""
+
+    side: int
+    num_slices: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,6 +37,8 @@ class Storage:
         samples: values a pixel; 3 for colours.
         inverted: the file is MONOCHROME1: the lowest value is the brightest.
         padding: one or two stored values that bound "no measurement"; None when undeclared.
+        tiles: how frames lie in the picture of a mosaic, whose `rows` and `columns` are those of a
+            tile; None where frames are what the file says.
     """
 
     file: DicomFile
@@ -44,6 +54,7 @@ class Storage:
     samples: int
     inverted: bool
     padding: tuple[float, float] | None
+    tiles: Tiles | None = None
 
     @property
     def name(self) -> str:
@@ -84,6 +95,28 @@ def storage_of(header: Header) -> Storage:
     )
 
 
+def tiled(storage: Storage, tiles: Tiles) -> Storage:
+    """Return how the tiles of a picture are stored."""
+    return replace(
+        storage,
+        rows=storage.rows // tiles.side,
+        columns=storage.columns // tiles.side,
+        num_frames=tiles.num_slices,
+        tiles=tiles,
+    )
+
+
+def untiled(storage: Storage, tiles: Tiles) -> Storage:
+    """Return how the picture of some tiles is stored."""
+    return replace(
+        storage,
+        rows=storage.rows * tiles.side,
+        columns=storage.columns * tiles.side,
+        num_frames=1,
+        tiles=None,
+    )
+
+
 def matrix_of(dataset: Dataset, name: str) -> tuple[int, int]:
     """Return the number of pixels along i and j.
 
@@ -97,3 +130,34 @@ def matrix_of(dataset: Dataset, name: str) -> tuple[int, int]:
             code="DCM-039",
         )
     return columns, rows
+
+
+def bits_of(storage: Storage) -> int:
+    """Return how many bits of a pixel count.
+
+    Raises:
+        ReadError: DCM-010, they do not lie at the low end.
+    """
+    allocated, high = storage.allocated, storage.high
+    stored = storage.stored or allocated
+    if not 1 <= stored <= allocated <= 32 or (high is not None and high != stored - 1):
+        raise ReadError(
+            f"{storage.name}: {stored} bits stored in {allocated} with high bit {high}, expected "
+            "at most 32 bits at the low end of each word",
+            code="DCM-010",
+        )
+    return stored
+
+
+def padding_of(storage: Storage, *, bits: int) -> tuple[int, int] | None:
+    """Return the range of stored values that stand for "no measurement" (PS3.3 C.7.5.1.1.2)."""
+    if storage.padding is None:
+        return None
+    ends = [_as_stored(int(end), bits=bits, signed=storage.signed) for end in storage.padding]
+    return min(ends), max(ends)
+
+
+def _as_stored(value: int, *, bits: int, signed: bool) -> int:
+    """Read a value as the pixels are read, whatever sign its own representation claims."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
