@@ -60,7 +60,7 @@ def run_app(command: str, argv: Sequence[str]) -> int:
     # Hydra would swallow what it cannot compose and print a page; we name the key instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if nameless := [word for word in argv if word.startswith("=")]:
-        raise ConfigError(f"{nameless[0]}: expected key=value")
+        raise ConfigError(f"{nameless[0]}: expected key=value", code="CFG-004")
     # One token a process: every job of a sweep must name the same sweep folder.
     token = secrets.token_hex(3)
     OmegaConf.register_new_resolver("unique", lambda: token, replace=True)
@@ -82,7 +82,7 @@ def settings(node: Any) -> dict[str, Any]:
 
     value = OmegaConf.to_container(node, resolve=True, throw_on_missing=False)
     if not isinstance(value, dict):
-        raise ConfigError(f"expected a group of settings, found {value!r}")
+        raise ConfigError(f"expected a group of settings, found {value!r}", code="CFG-004")
     return {str(key): entry for key, entry in value.items()}
 
 
@@ -94,7 +94,7 @@ def require(config: Mapping[str, Any], key: str, what: str) -> Any:
     """
     value = config.get(key)
     if value is None or value == "???":
-        raise ConfigError(f"{key}= is missing: {what}")
+        raise ConfigError(f"{key}= is missing: {what}", code="CFG-003")
     return value
 
 
@@ -108,11 +108,11 @@ def build(node: Mapping[str, Any], **given: Any) -> Any:
     kind = trusted_class(node.get("_target_"))
     arguments = {str(k): _built(v) for k, v in node.items() if k != "_target_"}
     if odd := [key for key in arguments if key.startswith("_")]:
-        raise ConfigError(f"_target_ {kind.__name__}: {odd[0]} has no meaning here")
+        raise ConfigError(f"_target_ {kind.__name__}: {odd[0]} has no meaning here", code="CFG-005")
     try:
         return kind(**arguments, **given)
     except (TypeError, ValueError) as fault:
-        raise ConfigError(f"{node['_target_']}: {fault}") from fault
+        raise ConfigError(f"{node['_target_']}: {fault}", code="CFG-005") from fault
 
 
 def trusted_class(target: object) -> type[Any]:
@@ -131,6 +131,7 @@ def trusted_class(target: object) -> type[Any]:
         raise ConfigError(
             f"_target_ {target}: a config may only name classes of {', '.join(TRUSTED)} that "
             f"neither read files nor run code{meant}",
+            code="CFG-005",
             hint="put your own code in a module and name it with plugins= on the command line",
         )
     return kind
@@ -176,7 +177,7 @@ def load_plugins(plugins: Sequence[str]) -> None:
             else:
                 import_module(plugin)
         except (ImportError, SyntaxError, OSError) as fault:
-            raise ConfigError(f"plugins={plugin}: {fault}") from fault
+            raise ConfigError(f"plugins={plugin}: {fault}", code="CFG-006") from fault
 
 
 def _import_file(path: Path) -> None:
@@ -211,21 +212,28 @@ def _explain(fault: Exception, command: str) -> ConfigError:
         key = asked[1] or asked[2]
         near = get_close_matches(key, _known_keys(command), n=1, cutoff=0.5)
         meant = f"; the nearest is {near[0]}" if near else ""
-        return ConfigError(f"{key}: no such setting{meant}", hint=f"medseg {command} --help")
+        return ConfigError(
+            f"{key}: no such setting{meant}", code="CFG-001", hint=f"medseg {command} --help"
+        )
     if missing := re.search(
         r"Could not find '(.+)/([^/]+)' Available options .*: (.+) Config", text
     ):
         group, name, options = missing.groups()
         near = get_close_matches(name, options.split(), n=1)
         meant = f"; the nearest is {near[0]}" if near else ""
-        return ConfigError(f"{group}={name}: no such choice{meant}", hint=f"there is {options}")
+        return ConfigError(
+            f"{group}={name}: no such choice{meant}", code="CFG-002", hint=f"there is {options}"
+        )
     if word := getattr(fault, "override", None):
         cause = re.sub(r"^Error parsing override '.*?' | See https.*$", "", text)
         return ConfigError(
             f"{word}: expected key=value ({cause})",
+            code="CFG-004",
             hint="quote a value that holds special characters: key=\"'...'\"",
         )
-    return ConfigError(text, hint=f"medseg {command} --cfg job shows what can be set")
+    return ConfigError(
+        text, code="CFG-004", hint=f"medseg {command} --cfg job shows what can be set"
+    )
 
 
 def _known_keys(command: str) -> list[str]:

@@ -36,7 +36,7 @@ class Finding:
 def finding_of(error: MedsegError, subject: str) -> Finding:
     """Turn a refusal into the finding an audit lists."""
     return Finding(
-        code=error.code or "MED-000",
+        code=error.code,
         severity="error",
         subject=subject,
         message=error.message,

@@ -74,7 +74,9 @@ def unpacked(archive: Path, folder: Path, *, limits: Limits | None = None) -> It
         try:
             top.rename(folder)
         except OSError as fault:
-            raise WriteError(f"{folder}: could not be put there: {fault.strerror}") from fault
+            raise WriteError(
+                f"{folder}: could not be put there: {fault.strerror}", code="OUT-001"
+            ) from fault
 
 
 def _looked_through(archive: Path, members: Iterable[Member], limits: Limits) -> list[Member]:
@@ -168,7 +170,9 @@ def _readable(archive: Path) -> Iterator[None]:
             hint="fetch it again",
         ) from fault
     except OSError as fault:
-        raise WriteError(f"{archive}: could not be unpacked: {fault.strerror or fault}") from fault
+        raise WriteError(
+            f"{archive}: could not be unpacked: {fault.strerror or fault}", code="OUT-001"
+        ) from fault
 
 
 @contextmanager
@@ -177,7 +181,9 @@ def _fresh_folder(beside: Path) -> Iterator[Path]:
         beside.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".part-", dir=beside.parent))
     except OSError as fault:
-        raise WriteError(f"{beside}: could not be made: {fault.strerror}") from fault
+        raise WriteError(
+            f"{beside}: could not be made: {fault.strerror}", code="OUT-001"
+        ) from fault
     try:
         # The outer folder is private; the one that is handed out has the usual permissions.
         (folder / "content").mkdir()

@@ -205,4 +205,4 @@ def _digests(algorithm: str) -> dict[str, "hashlib._Hash"]:
 
 
 def _unwritable(file: Path, fault: OSError) -> WriteError:
-    return WriteError(f"{file}: could not be written: {fault.strerror}")
+    return WriteError(f"{file}: could not be written: {fault.strerror}", code="OUT-001")

@@ -64,7 +64,7 @@ def override(plan: Plan, changes: Mapping[str, Any]) -> Plan:
         if key not in (*_IN_PLAN, *_IN_TRAINING):
             near = get_close_matches(key, (*_IN_PLAN, *_IN_TRAINING), n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"overrides.{key}: no such key of a plan{meant}")
+            raise ConfigError(f"overrides.{key}: no such key of a plan{meant}", code="CFG-001")
     training = replace(
         plan.training, **{key: value for key, value in wanted.items() if key in _IN_TRAINING}
     )

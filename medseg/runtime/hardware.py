@@ -38,10 +38,13 @@ def pick_device(asked: str = "auto") -> "torch.device":
     try:
         device = torch.device(asked)
     except RuntimeError as fault:
-        raise ConfigError(f"device={asked}: expected auto, cpu, cuda or cuda:N") from fault
+        raise ConfigError(
+            f"device={asked}: expected auto, cpu, cuda or cuda:N", code="CFG-007"
+        ) from fault
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device={asked}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs",
+            code="CFG-007",
             hint="use device=auto or device=cpu, or install a CUDA build of PyTorch",
         )
     return device

@@ -62,6 +62,7 @@ class Registry:
             meant = f"; the nearest is {near[0]}" if near else ""
             raise ConfigError(
                 f"{self._kind}={name}: no such {self._kind}{meant}",
+                code="CFG-002",
                 hint=f"known: {', '.join(self.names())}",
             )
         return self._builders[name]
@@ -93,6 +94,7 @@ class Registry:
                 meant = f"; the nearest is {near[0]}" if near else ""
                 raise ConfigError(
                     f"{self._kind}={name}: no setting {key!r}{meant}",
+                    code="CFG-001",
                     hint=f"it takes {', '.join(known) or 'none'}",
                 )
         builder = self.builder(name)

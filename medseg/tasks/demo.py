@@ -180,6 +180,7 @@ def _clear(folder: Path) -> None:
     if filled and not (folder / _MARK).exists():
         raise ConfigError(
             f"output={folder}: holds something that no demo made",
+            code="CFG-008",
             hint="choose another folder; a demo clears the one it writes to",
         )
     for path in (folder / name for name in _WRITTEN):

@@ -232,7 +232,10 @@ def _pairs_of(
             things=things,
         )
     if manifest is None:
-        raise ConfigError("manifest= or reference= is missing: what the masks are measured against")
+        raise ConfigError(
+            "manifest= or reference= is missing: what the masks are measured against",
+            code="CFG-003",
+        )
     return pair_with_manifest(manifest, prediction, split=split)
 
 

@@ -107,7 +107,8 @@ def export_masks(
     masks = masks_in(prediction)
     if exports.folder.resolve() == prediction.resolve():
         raise ConfigError(
-            f"output={exports.folder}: holds the masks themselves; choose another folder"
+            f"output={exports.folder}: holds the masks themselves; choose another folder",
+            code="CFG-008",
         )
     write_provenance(
         exports.folder,
@@ -210,6 +211,7 @@ def labels_for(prediction: Path, declared: Path | None) -> LabelSet:
     raise ConfigError(
         f"manifest= is missing, and there is no {beside}: what the values of the masks mean is "
         "unknown",
+        code="CFG-003",
         hint="name a manifest.json, a labels.json or an ITK-SNAP label file",
     )
 

@@ -198,7 +198,9 @@ def _alone(output: Path, name: str) -> Iterator[None]:
             hint="wait for it to end",
         ) from fault
     except OSError as fault:
-        raise WriteError(f"{output}: cannot be written: {fault.strerror}") from fault
+        raise WriteError(
+            f"{output}: cannot be written: {fault.strerror}", code="OUT-001"
+        ) from fault
     try:
         yield
     finally:

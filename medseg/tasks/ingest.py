@@ -201,7 +201,9 @@ def _output(chosen: Mapping[str, Any]) -> Path:
         output = output / "manifest.json"
     if output.exists() and not chosen["overwrite"]:
         raise ConfigError(
-            f"output {output}: is already there", hint="give another output=, or overwrite=true"
+            f"output {output}: is already there",
+            code="CFG-008",
+            hint="give another output=, or overwrite=true",
         )
     return output
 

@@ -115,7 +115,9 @@ def predict_into(
 
 def _sources(chosen: Mapping[str, Any], predictor: Predictor) -> list[Source]:
     if (chosen["input"] is None) == (chosen["manifest"] is None):
-        raise ConfigError("expected input= (a scan or a folder) or manifest=, one of the two")
+        raise ConfigError(
+            "expected input= (a scan or a folder) or manifest=, one of the two", code="CFG-003"
+        )
     if chosen["input"] is not None:
         return sources_in(Path(chosen["input"]))
     missing = chosen["missing"]
@@ -158,5 +160,6 @@ def _require_same_model(folder: Path, digests: Mapping[str, str]) -> None:
     if stored.get("digests") != dict(digests):
         raise CheckpointError(
             f"output={folder}: holds masks of another checkpoint",
+            code="CFG-008",
             hint="choose another folder; masks of two models are not mixed",
         )

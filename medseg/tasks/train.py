@@ -174,12 +174,15 @@ def _place(chosen: Mapping[str, Any], manifest: Manifest, *, resume: bool) -> _P
     elif chosen["output"]:
         place = _Place(Path(chosen["output"]))
     elif resume:
-        raise ConfigError("training.resume=true: give output= the folder of the run to go on with")
+        raise ConfigError(
+            "training.resume=true: give output= the folder of the run to go on with", code="CFG-003"
+        )
     else:
         place = _Place(fresh_folder(Path("runs"), f"{manifest.name}_{chosen['model']['name']}"))
     if (place.folder / "model.pt").exists() and not resume:
         raise ConfigError(
             f"output={place.folder}: holds a model already",
+            code="CFG-008",
             hint="training.resume=true goes on with it; or choose another folder",
         )
     return place

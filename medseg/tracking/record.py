@@ -55,7 +55,7 @@ def read_record(folder: Path) -> RunRecord | None:
     try:
         return RunRecord(**found)
     except TypeError as fault:
-        raise ReadError(f"{path}: is not a tracking record: {fault}") from fault
+        raise ReadError(f"{path}: is not a tracking record: {fault}", code="TRK-002") from fault
 
 
 def write_record(record: RunRecord, folder: Path) -> None:

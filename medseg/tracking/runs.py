@@ -199,7 +199,9 @@ def open_run(client: MlflowClient, folder: Path, uri: str) -> MlflowRun:
     """
     record = read_record(folder)
     if record is None:
-        raise ReadError(f"{folder}: holds no tracking.json", hint="name the folder of a run")
+        raise ReadError(
+            f"{folder}: holds no tracking.json", code="TRK-001", hint="name the folder of a run"
+        )
     tags = {KEY_TAG: record.key, "medseg.version": __version__}
     if record.parent is not None:
         sweep = (folder / record.parent).resolve()

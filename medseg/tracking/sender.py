@@ -99,7 +99,7 @@ class Sender:
         if self._run is None:
             record = read_record(self._folder)
             if record is None:
-                raise ReadError(f"{self._folder}: holds no tracking.json")
+                raise ReadError(f"{self._folder}: holds no tracking.json", code="TRK-001")
             uri = with_password(record.uri)
             self._run = open_run(open_client(uri), self._folder, uri)
         return self._run
@@ -168,7 +168,9 @@ def replay(folder: Path) -> Delivery:
         ReadError: it holds no tracking record.
     """
     if read_record(folder) is None:
-        raise ReadError(f"{folder}: holds no tracking.json", hint="name the folder of a run")
+        raise ReadError(
+            f"{folder}: holds no tracking.json", code="TRK-001", hint="name the folder of a run"
+        )
     sender = Sender(folder)
     try:
         with client_settings(), sender.outbox.lock.acquire(timeout=0):

@@ -206,7 +206,9 @@ def _claimed_spool(folder: Path) -> Spool:
     try:
         spool.writer_lock.acquire(timeout=_WRITER_LOCK_S)
     except Timeout as held:
-        raise WriteError(f"{folder}: another process is tracking its run there") from held
+        raise WriteError(
+            f"{folder}: another process is tracking its run there", code="TRK-003"
+        ) from held
     spool.append("start", {})
     return spool
 
