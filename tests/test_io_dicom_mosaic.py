@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from pydicom.uid import JPEGLSLossless
 
-from medseg.core.errors import ReadError, WriteError
+from medseg.core.errors import MedsegError, ReadError, WriteError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.volume import Volume
@@ -118,6 +118,23 @@ def test_a_seg_must_refer_to_slices_and_is_not_written_for_a_mosaic(voxels, tmp_
         write_seg(
             mask, tmp_path / "m.dcm", geometry=geometry, labels=label_set({"a": 1}), source=path
         )
+
+
+def test_damaged_private_headers_are_read_or_refused_and_nothing_else(voxels, tmp_path, rng):
+    path = write_mosaic(tmp_path, voxels)
+    whole = path.read_bytes()
+    first, last = whole.index(b"SV10"), whole.index(b"SliceNormalVector") + 200
+    codes = set()
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for place in rng.integers(first, last, 3):
+            damaged[place] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, int(rng.integers(256))])
+        path.write_bytes(damaged)
+        try:
+            read_dicom(path)
+        except MedsegError as refusal:
+            codes.add(refusal.code)
+    assert "DCM-041" in codes
 
 
 @pytest.mark.parametrize("sign", [1, -1])
