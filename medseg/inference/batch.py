@@ -45,7 +45,7 @@ class Outputs:
         seg_type: how a DICOM SEG stores its segments.
 
     Raises:
-        ConfigError: no format, or what `require_formats` refuses.
+        ConfigError: what `require_formats` refuses.
     """
 
     folder: Path
@@ -54,7 +54,7 @@ class Outputs:
     seg_type: SegType = "BINARY"
 
     def __post_init__(self) -> None:
-        require_formats(self.formats or ("",), self.seg_type)
+        require_formats(self.formats, self.seg_type)
 
     def files_for(self, source: Source) -> dict[str, Path]:
         """Return the mask files of a case by format."""

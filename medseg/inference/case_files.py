@@ -1,6 +1,6 @@
 """The files of a case: its mask in every format asked for, and the report on its volumes."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -20,9 +20,10 @@ def require_formats(formats: Sequence[str], seg_type: SegType) -> None:
     """Refuse formats that medseg does not write.
 
     Raises:
-        ConfigError: an unknown name or type of SEG, or `sr` without the `dicom_seg` it reports on.
+        ConfigError: no name, an unknown one, another type of SEG, or `sr` without the `dicom_seg`
+            it reports on.
     """
-    if any(name not in SUFFIX_OF for name in formats):
+    if not formats or any(name not in SUFFIX_OF for name in formats):
         raise ConfigError(f"formats={list(formats)}: expected some of {list(SUFFIX_OF)}")
     if "sr" in formats and "dicom_seg" not in formats:
         raise ConfigError(
@@ -59,7 +60,7 @@ def write_case_files(
         MedsegError: as `write_label_map` and `io.dicom.sr.write_sr`.
     """
     volumes = measure_volumes(label_map_IJK, geometry=geometry, labels=labels)
-    for path in _masks(files):
+    for path in (path for name, path in files.items() if name != "sr"):
         write_label_map(
             label_map_IJK,
             path,
@@ -72,10 +73,6 @@ def write_case_files(
     if "sr" in files:
         _report(volumes, files, labels=labels, scan=scan)
     return volumes
-
-
-def _masks(files: Mapping[str, Path]) -> Collection[Path]:
-    return [path for name, path in files.items() if name != "sr"]
 
 
 def _report(

@@ -34,7 +34,11 @@ def measure_volumes(
     label_map_IJK: LabelMap, *, geometry: Geometry, labels: LabelSet
 ) -> tuple[ClassVolume, ...]:
     """Measure every class of a label map of indices 0..N, in the order of the label set."""
-    counts = np.bincount(label_map_IJK.ravel(), minlength=labels.num_indices)
+    counts = np.zeros(labels.num_indices, np.int64)
+    # Plane by plane, since counting takes eight bytes a voxel; what lies past the last class is to
+    # be ignored.
+    for plane in label_map_IJK:
+        counts += np.bincount(plane.ravel(), minlength=len(counts))[: len(counts)]
     voxel_ml = geometry.voxel_ml if geometry.unit == "mm" else float("nan")
     return tuple(
         ClassVolume(class_name=name, num_vox=int(counts[index]), ml=float(counts[index]) * voxel_ml)

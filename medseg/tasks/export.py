@@ -58,7 +58,8 @@ class Exports:
     seg_type: SegType = "BINARY"
 
     def __post_init__(self) -> None:
-        require_formats(self.formats or (() if self.per_class else ("",)), self.seg_type)
+        if self.formats or not self.per_class:
+            require_formats(self.formats, self.seg_type)
 
 
 def main(config: Any) -> int:

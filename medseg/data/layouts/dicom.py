@@ -64,7 +64,7 @@ def read_dicom_tree(request: Request) -> Found:
         place = _place(series, request.source)
         case_id, patient_id = case_id_of(series, key=key), patient_id_of(series, key=key)
         folder = PurePosixPath(place).name
-        own = {rater: found[folder] for rater, found in labels.items() if folder in found}
+        own = {rater: drawn[folder] for rater, drawn in labels.items() if folder in drawn}
         originals[case_id] = f"{series.uid} {series.part}".strip()
         if patient_id:
             originals[patient_id] = series.patient_id
