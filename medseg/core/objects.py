@@ -4,12 +4,13 @@ A way adds channels to the logits of any network, after those of the classes. Le
 of the finest voxel axis, so that a way means the same on any spacing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from medseg.core.errors import PlanError
+from medseg.core.errors import LabelError, PlanError
 from medseg.core.geometry import Geometry
+from medseg.core.labels import LabelSet
 
 Task = Literal["instance", "panoptic"]
 
@@ -160,6 +161,44 @@ def way_of(name: str, settings: Mapping[str, Any]) -> Way:
         return WAYS[name](**settings)
     except TypeError as fault:
         raise PlanError(f"instance={name}: {fault}") from fault
+
+
+def labels_for(labels: LabelSet, task: Task, things: Sequence[str] | None) -> LabelSet:
+    """Return the label set with the things of a task.
+
+    Args:
+        labels: of the dataset.
+        task: `instance` takes every class for things where none are named.
+        things: names of them; None: those that the label set declares.
+
+    Raises:
+        LabelError: LBL-013 a name that is no class; LBL-015 a task without the classes it needs,
+            or outputs that overlap.
+    """
+    if labels.outputs != "classes":
+        raise LabelError(
+            f"task={task}: tells objects of classes apart; these outputs are regions that overlap",
+            code="LBL-015",
+            hint="train without regions, or task=semantic",
+        )
+    if things is not None:
+        labels = labels.with_things(things)
+    elif task == "instance" and not labels.things:
+        labels = labels.with_things(labels.names)
+    stuff = [label.name for label in labels.labels if label.kind == "stuff"]
+    if task == "instance" and stuff:
+        raise LabelError(
+            f"task=instance: {stuff[0]!r} is stuff, whose objects are not told apart",
+            code="LBL-015",
+            hint=f"task=panoptic has both kinds; or name things={list(labels.names)}",
+        )
+    if not labels.things:
+        raise LabelError(
+            f"task={task}: no class of {list(labels.names)} is declared as things",
+            code="LBL-015",
+            hint="name them here or at ingest, such as things=[nucleus]",
+        )
+    return labels
 
 
 def _require(way: Way, *names: str, above: float, below: float = float("inf")) -> None:

@@ -19,6 +19,14 @@ from medseg.inference.case_files import (
     require_formats,
     write_case_files,
 )
+from medseg.inference.object_files import (
+    OBJECTS,
+    FoundObject,
+    ids_paths,
+    measure_objects,
+    write_ids,
+    write_objects,
+)
 from medseg.inference.predictor import Predictor, Segmentation
 from medseg.inference.sources import Source
 from medseg.io.formats import write_volume
@@ -64,6 +72,10 @@ class Outputs:
             if name not in _FROM_DICOM or source.dicom is not None
         }
 
+    def ids_for(self, source: Source) -> tuple[Path, ...]:
+        """Return the files of the ids of a case's objects."""
+        return ids_paths(self.folder, source.case_id, self.formats)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -74,6 +86,7 @@ class Outcome:
         status: `written`, `kept` (a mask was there already), or `failed`.
         message: why it failed, or what its reader noticed or repaired, coded; mostly empty.
         volumes: of the classes in the mask just written.
+        objects: in it; None where objects are not told apart.
         seconds: from reading to writing.
     """
 
@@ -81,6 +94,7 @@ class Outcome:
     status: str
     message: str = ""
     volumes: tuple[ClassVolume, ...] = ()
+    objects: tuple[FoundObject, ...] | None = None
     seconds: float = float("nan")
 
 
@@ -93,7 +107,8 @@ def predict_sources(
     """
     for source in sources:
         files = outputs.files_for(source)
-        if files and all(path.exists() for path in files.values()):
+        ids = () if predictor.objects is None else outputs.ids_for(source)
+        if files and all(path.exists() for path in (*files.values(), *ids)):
             yield Outcome(case_id=source.case_id, status="kept")
             continue
         start = time.monotonic()
@@ -101,6 +116,7 @@ def predict_sources(
             scan = source.read()
             done = predictor.segment(scan, probabilities=outputs.probabilities is not None)
             volumes = _write(done, source, files, outputs)
+            objects = _write_objects(done, ids)
         except MedsegError as refusal:
             yield Outcome(case_id=source.case_id, status="failed", message=str(refusal))
             continue
@@ -109,12 +125,13 @@ def predict_sources(
             status="written",
             message="; ".join(f"{one.code} {one.message}" for one in scan.findings),
             volumes=volumes,
+            objects=objects,
             seconds=time.monotonic() - start,
         )
 
 
 def write_outcomes(outcomes: Sequence[Outcome], path: Path, *, labels: LabelSet) -> None:
-    """Write `predictions.csv`, a row a scan, and `volumes.csv` beside it.
+    """Write `predictions.csv`, a row a scan, and beside it `volumes.csv` and `objects.csv`.
 
     Rows of earlier runs stay for masks that were kept.
     """
@@ -141,11 +158,15 @@ def write_outcomes(outcomes: Sequence[Outcome], path: Path, *, labels: LabelSet)
             }
         )
     write_text(out.getvalue(), path)
+    failed = [one.case_id for one in outcomes if one.status == "failed"]
     write_volumes(
         {one.case_id: one.volumes for one in outcomes if one.status == "written"},
         path.parent / VOLUMES,
-        without=[one.case_id for one in outcomes if one.status == "failed"],
+        without=failed,
     )
+    objects = {one.case_id: one.objects for one in outcomes if one.objects is not None}
+    if objects:
+        write_objects(objects, path.parent / OBJECTS, without=failed)
 
 
 def _write(
@@ -165,6 +186,13 @@ def _write(
         scan=source,
         seg_type=outputs.seg_type,
     )
+
+
+def _write_objects(done: Segmentation, paths: Sequence[Path]) -> tuple[FoundObject, ...] | None:
+    if done.objects is None:
+        return None
+    write_ids(done.objects, paths, geometry=done.geometry)
+    return measure_objects(done.objects, geometry=done.geometry, labels=done.labels)
 
 
 def _earlier_rows(path: Path) -> dict[str, dict[str, str]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,15 @@ import torch
 from medseg.core.errors import CheckpointError, PlanError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelMap, LabelSet
+from medseg.core.objects import Centres, ObjectPlan
 from medseg.core.plan import Plan
 from medseg.core.volume import Volume
 from medseg.inference.decision import label_map_of, probabilities_of
+from medseg.inference.objects import objects_on
 from medseg.inference.restore import restore, restore_label_map
 from medseg.inference.window import Network, WindowSettings, predict_logits
-from medseg.models.checkpoint import Checkpoint, load_checkpoint, network_of
+from medseg.models.checkpoint import Checkpoint, load_checkpoint, network_of, num_channels
+from medseg.postprocess.objects import Objects
 from medseg.transforms.chains import PrepareChain, Prepared
 
 
@@ -38,6 +41,7 @@ class Segmentation:
     labels: LabelSet
     probabilities: np.ndarray | None
     seconds: Mapping[str, float]
+    objects: Objects | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ class Predictor:
         device: where the networks are.
         windows: how scans are cut.
         channel_dropout: the networks were trained with channels missing.
+        objects: how objects are told apart; None: they are not.
     """
 
     networks: tuple[Network, ...]
@@ -60,6 +65,7 @@ class Predictor:
     device: torch.device
     windows: WindowSettings
     channel_dropout: bool = False
+    objects: ObjectPlan | None = None
 
     @classmethod
     def load(
@@ -94,8 +100,14 @@ class Predictor:
             device=device,
             channel_dropout=bool(first.trained_with.get("channel_dropout")),
             windows=windows_of(
-                first.plan, first.labels, overlap=overlap, mirror=mirror, batch_size=batch_size
+                first.plan,
+                first.labels,
+                objects=first.objects,
+                overlap=overlap,
+                mirror=mirror,
+                batch_size=batch_size,
             ),
+            objects=first.objects,
         )
 
     @classmethod
@@ -108,6 +120,7 @@ class Predictor:
         device: torch.device,
         windows: WindowSettings,
         channel_dropout: bool = False,
+        objects: ObjectPlan | None = None,
     ) -> "Predictor":
         """Make a predictor of networks already in memory, such as one that is being trained."""
         return cls(
@@ -117,6 +130,7 @@ class Predictor:
             device=device,
             windows=windows,
             channel_dropout=channel_dropout,
+            objects=objects,
         )
 
     def segment(self, scan: Volume, *, probabilities: bool = False) -> Segmentation:
@@ -133,20 +147,15 @@ class Predictor:
         prepared = PrepareChain(self.plan)(scan)
         done = self.segment_prepared(prepared, onto=scan.geometry, probabilities=probabilities)
         prepared_s = time.monotonic() - start - sum(done.seconds.values())
-        return Segmentation(
-            label_map=done.label_map,
-            geometry=done.geometry,
-            labels=done.labels,
-            probabilities=done.probabilities,
-            seconds={"prepare_s": prepared_s, **done.seconds},
-        )
+        return replace(done, seconds={"prepare_s": prepared_s, **done.seconds})
 
     def segment_prepared(
         self, prepared: Prepared, *, onto: Geometry, probabilities: bool = False
     ) -> Segmentation:
         """Segment a scan that a chain of this plan has prepared; `onto` is the scan's own grid."""
         start = time.monotonic()
-        scores_LIJK = self.scores(prepared.image_CIJK)
+        outputs = self.scores(prepared.image_CIJK)
+        scores_LIJK = outputs[: self.labels.num_outputs]
         predicted = time.monotonic()
         held = None
         if probabilities:
@@ -160,6 +169,17 @@ class Predictor:
                 onto=onto,
                 decide=lambda slab: label_map_of(slab, self.labels),
             )
+        objects = None
+        if self.objects is not None:
+            label_map, objects = objects_on(
+                onto,
+                label_map,
+                (scores_LIJK, outputs[len(scores_LIJK) :]),
+                prepared=prepared.geometry,
+                labels=self.labels,
+                plan=self.objects,
+                edges=self.plan.voxel_edges,
+            )
         return Segmentation(
             label_map=label_map,
             geometry=onto,
@@ -169,10 +189,15 @@ class Predictor:
                 "predict_s": predicted - start,
                 "restore_s": time.monotonic() - predicted,
             },
+            objects=objects,
         )
 
     def scores(self, image_CIJK: torch.Tensor) -> torch.Tensor:
-        """Return the mean probabilities (L, I, J, K) of all networks on the prepared grid."""
+        """Return the mean outputs (L, I, J, K) of all networks on the prepared grid.
+
+        They are the probabilities of the classes (or regions), and after them the channels that
+        tell objects apart, as they are.
+        """
         if image_CIJK.shape[0] != len(self.plan.channels):
             raise PlanError(
                 f"the prepared scan has {image_CIJK.shape[0]} channels, the plan wants "
@@ -183,8 +208,11 @@ class Predictor:
             logits_LIJK = predict_logits(
                 image_CIJK, network, settings=self.windows, device=self.device
             )
-            probabilities = probabilities_of(logits_LIJK, self.labels)
-            total = probabilities if total is None else total.add_(probabilities)
+            num = self.labels.num_outputs
+            probabilities = probabilities_of(logits_LIJK[:num], self.labels)
+            own = logits_LIJK[num:]
+            outputs = torch.cat([probabilities, own]) if len(own) else probabilities
+            total = outputs if total is None else total.add_(outputs)
         if total is None:
             raise CheckpointError("a predictor needs at least one network")
         return total / len(self.networks)
@@ -194,18 +222,23 @@ def windows_of(
     plan: Plan,
     labels: LabelSet,
     *,
+    objects: ObjectPlan | None = None,
     overlap: float = 0.5,
     mirror: bool = False,
     batch_size: int | None = None,
 ) -> WindowSettings:
     """Return the windows that suit a plan."""
     sided = any(label.partner for label in labels.labels)
+    first, last = labels.num_outputs, num_channels(plan, labels, objects)
+    pointing = objects is not None and isinstance(objects.way, Centres)
     return WindowSettings(
         patch_vox=plan.patch_vox,
         overlap=overlap,
         batch_size=batch_size or plan.training.batch_size,
         mirror_axes=plan.training.mirror_axes if mirror else (),
-        mirror_order=labels.output_mirror_order if sided else None,
+        mirror_order=(*labels.output_mirror_order, *range(first, last)) if sided else None,
+        # The heat comes first, the offsets along each axis after it.
+        vector_outputs=tuple(range(first + 1, last)) if pointing else (),
     )
 
 
@@ -229,6 +262,7 @@ def _require_alike(checkpoints: Sequence[Checkpoint], paths: Sequence[Path]) -> 
     for other, path in zip(checkpoints[1:], paths[1:], strict=True):
         same = (
             other.labels == first.labels
+            and other.objects == first.objects
             and other.plan.channels == first.plan.channels
             and other.plan.spacing_mm == first.plan.spacing_mm
             and other.plan.orientation == first.plan.orientation

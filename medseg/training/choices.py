@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from medseg.core.errors import ConfigError
+from medseg.core.objects import ObjectPlan
 from medseg.core.regions import Region
 from medseg.data.centres import Sampling
 from medseg.training.masking import Masking
@@ -30,6 +31,8 @@ class Choices:
         schedule, budget: see `training.schedule`.
         regions: overlapping regions that the network ends in; (): those that the manifest
             declares; None: none, classes exclude each other.
+        objects: how objects are told apart; None: only classes are.
+        things: classes whose objects are, see `core.objects.labels_for`.
         sampling: what patches are aimed at, see `data.centres`.
         pretrain: learn without labels, by what is hidden; None: learn the classes.
         init: checkpoint whose weights are begun from, as far as they fit.
@@ -52,6 +55,8 @@ class Choices:
     schedule: Schedule
     budget: Budget
     regions: tuple[Region, ...] | None = None
+    objects: ObjectPlan | None = None
+    things: tuple[str, ...] | None = None
     sampling: Sampling = "class"
     pretrain: Masking | None = None
     init: Path | None = None

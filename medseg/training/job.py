@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from medseg.core.errors import LabelError
 from medseg.core.fingerprint import Fingerprint
 from medseg.core.labels import LabelSet
+from medseg.core.objects import labels_for
 from medseg.core.plan import Plan
 from medseg.data.manifest import Manifest
 from medseg.training.choices import Choices
@@ -28,11 +29,24 @@ class Job:
 
     @property
     def labels(self) -> LabelSet:
-        """The manifest's classes, with regions as outputs where the user chose that.
+        """The manifest's classes, with the regions or the things that the user chose.
 
         Raises:
-            LabelError: LBL-014 no regions, or some that cannot be written into a label map.
+            LabelError: LBL-014 no regions, or some that cannot be written into a label map;
+                LBL-013, LBL-015 things that are none, or missing.
         """
+        objects = self.choices.objects
+        labels = self._outputs
+        return labels if objects is None else labels_for(labels, objects.task, self.choices.things)
+
+    @property
+    def learns_objects(self) -> bool:
+        """Whether the network has channels that are trained on the ids of objects."""
+        objects = self.choices.objects
+        return objects is not None and objects.way.num_channels(self.plan.spatial_dims) > 0
+
+    @property
+    def _outputs(self) -> LabelSet:
         labels, chosen = self.manifest.labels, self.choices.regions
         if chosen is None:
             return labels

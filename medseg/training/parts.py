@@ -5,17 +5,18 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from medseg.core.plan import Plan, Triple
+from medseg.core.plan import Triple
 from medseg.data.cache import CachedCase
 from medseg.data.patches import PatchSampler, Sampler
 from medseg.losses.deep_supervision import DeepSupervision
 from medseg.losses.regions import REGION_IGNORE_INDEX, RegionLoss
 from medseg.losses.registry import LabelLoss, build_loss
-from medseg.models.checkpoint import Checkpoint
+from medseg.models.checkpoint import Checkpoint, num_channels
 from medseg.models.registry import build_model
 from medseg.runtime.provenance import versions
 from medseg.training.job import Job
 from medseg.training.loop import Recipe
+from medseg.training.object_loss import ObjectLoss
 from medseg.training.pretraining import (
     images_of,
     objective_of,
@@ -27,7 +28,7 @@ from medseg.transforms.augment import Augment, SpatialAugment
 
 
 def network_for(job: Job) -> nn.Module:
-    """Build the network: the plan's channels in, the classes and background out."""
+    """Build the network: the plan's channels in, those of classes and objects out."""
     if job.choices.pretrain is not None:
         return reconstructor_for(job)
     name, settings = job.choices.model
@@ -35,7 +36,7 @@ def network_for(job: Job) -> nn.Module:
         name,
         plan=job.plan,
         num_inputs=len(job.plan.channels),
-        num_outputs=job.labels.num_outputs,
+        num_outputs=num_channels(job.plan, job.labels, job.choices.objects),
         settings=settings,
     )
 
@@ -44,7 +45,7 @@ def loss_for(job: Job) -> LabelLoss:
     """Build the loss over the network's outputs, classes or regions."""
     labels, (name, settings) = job.labels, job.choices.loss
     share = job.fingerprint.class_share if job.fingerprint else None
-    spacing_mm = _spacing(job.plan)
+    spacing_mm = job.plan.voxel_edges
     if labels.outputs == "classes":
         return build_loss(
             name,
@@ -76,7 +77,7 @@ def recipe_for(job: Job) -> Recipe:
     sided = any(label.partner for label in labels.labels)
     chosen = choices.spatial
     spatial = SpatialAugment(
-        spacing=_spacing(plan),
+        spacing=plan.voxel_edges,
         probability=chosen.probability,
         rotate_deg=chosen.rotate_deg,
         scale=chosen.scale,
@@ -91,7 +92,7 @@ def recipe_for(job: Job) -> Recipe:
     )
     recipe = Recipe(
         augment=augment,
-        loss=DeepSupervision(loss_for(job)),
+        loss=_told_apart(job, DeepSupervision(loss_for(job))),
         schedule=choices.schedule,
         budget=choices.budget,
         clip_norm=choices.clip_norm,
@@ -135,6 +136,7 @@ def checkpoint_of(job: Job, state: TrainingState, *, scores: Mapping[str, float]
         settings=settings,
         scores=scores,
         versions=versions(),
+        objects=choices.objects,
         trained_with={
             "objective": objective_of(job),
             "channel_dropout": choices.channel_dropout,
@@ -151,8 +153,16 @@ def _context(patch_vox: Triple, factor: float) -> Triple:
     return i, j, k
 
 
-def _spacing(plan: Plan) -> tuple[float, float, float]:
-    """Lengths of a voxel's edges; an axis that keeps each scan's own counts as the longest."""
-    known_mm = [s for s in plan.spacing_mm if s is not None]
-    i, j, k = (s or (max(known_mm) if known_mm else 1.0) for s in plan.spacing_mm)
-    return i, j, k
+def _told_apart(job: Job, classes: DeepSupervision) -> DeepSupervision | ObjectLoss:
+    """Add the loss of the channels that tell objects apart, where there are some."""
+    objects, labels = job.choices.objects, job.labels
+    if objects is None or not job.learns_objects:
+        return classes
+    return ObjectLoss(
+        classes=classes,
+        num_classes=labels.num_outputs,
+        way=objects.way,
+        things=labels.things,
+        edges=job.plan.voxel_edges[: job.plan.spatial_dims],
+        ignore_index=labels.ignore_index,
+    )

@@ -1,14 +1,17 @@
 """Cases made ready: prepared once on disk for training, and scored on their own grids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from medseg.core.labels import LabelSet
 from medseg.core.plan import Plan
+from medseg.core.volume import Volume
 from medseg.data.cache import CachedCase, prepare_cases
 from medseg.data.manifest import Case, Manifest
+from medseg.data.object_ids import read_ids
 from medseg.data.scans import read_reference, read_scan
 from medseg.inference.predictor import Predictor
 from medseg.runtime.hardware import num_cores
@@ -24,12 +27,14 @@ class Preparation:
         manifest, plan: see there.
         folder: of all caches; each dataset has its own inside.
         zero_missing: fill a missing channel with zeros instead of refusing the case.
+        ids_of: label set whose things have their objects numbered, too; None: nobody asks.
     """
 
     manifest: Manifest
     plan: Plan
     folder: Path
     zero_missing: bool = False
+    ids_of: LabelSet | None = None
 
     def __call__(self, cases: Sequence[Case]) -> list[CachedCase]:
         """Prepare the cases that are not on disk yet, and open all of them."""
@@ -43,6 +48,8 @@ class Preparation:
             "reference_channel": self.manifest.reference_channel,
             "consensus": self.manifest.consensus,
         }
+        if self.ids_of is not None:
+            recipe["ids_of"] = self.ids_of.to_json()
         return prepare_cases(
             cases,
             self._prepare,
@@ -56,7 +63,11 @@ class Preparation:
         if not case.labels:
             return PrepareChain(self.plan)(scan)
         reference = read_reference(self.manifest, case, scan.geometry)
-        return PrepareChain(self.plan)(scan, reference)
+        ids = None
+        if self.ids_of is not None:
+            numbered = read_ids(replace(self.manifest, labels=self.ids_of), case, reference)
+            ids = Volume(numbered[np.newaxis], scan.geometry, ("ids",))
+        return PrepareChain(self.plan)(scan, reference, ids)
 
 
 @dataclass(slots=True)

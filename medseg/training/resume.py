@@ -31,6 +31,11 @@ def training_identity(job: Job) -> dict[str, Any]:
         "sampling": choices.sampling,
         "pretrain": choices.pretrain and repr(choices.pretrain),
         "frozen_steps": choices.frozen_steps,
+        "objects": choices.objects
+        and {
+            **choices.objects.to_json(),
+            "things": job.labels.things,
+        },
         "regions": choices.regions and [asdict(region) for region in choices.regions],
         "budget": {
             "max_steps": choices.budget.num_steps,

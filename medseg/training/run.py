@@ -91,7 +91,13 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     torch.manual_seed(choices.seed)
     split = split_cases(job.manifest, choices.fold)
     zero_missing = choices.channel_dropout > 0
-    prepare = Preparation(job.manifest, job.plan, workplace.cache, zero_missing=zero_missing)
+    prepare = Preparation(
+        job.manifest,
+        job.plan,
+        workplace.cache,
+        zero_missing=zero_missing,
+        ids_of=job.labels if job.learns_objects else None,
+    )
     learnt = training_targets(split.training, job.manifest.consensus)
     if choices.pretrain is not None:
         learnt = scans_without_labels(job, split)
@@ -214,5 +220,6 @@ def _predictor(job: Job, state: TrainingState, device: torch.device) -> Predicto
         plan=job.plan,
         labels=job.labels,
         device=device,
-        windows=windows_of(job.plan, job.labels),
+        windows=windows_of(job.plan, job.labels, objects=job.choices.objects),
+        objects=job.choices.objects,
     )

@@ -9,6 +9,7 @@ from torch import nn
 
 from medseg.config import build
 from medseg.core.errors import ConfigError
+from medseg.core.objects import ObjectPlan, way_of
 from medseg.core.plan import Plan
 from medseg.core.regions import Region
 from medseg.runtime.hardware import num_cores
@@ -44,6 +45,8 @@ def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> C
         schedule=_schedule(chosen["schedule"]),
         budget=budget,
         regions=_regions(training["regions"]),
+        objects=_objects(chosen),
+        things=_things(chosen),
         sampling=training["sampling"],
         pretrain=_masking(training["pretrain"]),
         init=Path(training["init"]) if training["init"] else None,
@@ -71,6 +74,28 @@ def _fold(value: Any) -> int | Literal["all"]:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise ConfigError(f"fold={value}: expected a number from 0, or all")
+
+
+def _objects(chosen: Mapping[str, Any]) -> ObjectPlan | None:
+    """Read `task` and the group `instance`; None where only classes are told apart."""
+    task = chosen.get("task", "semantic")
+    if task == "semantic":
+        return None
+    name, way = _named(chosen["instance"])
+    sizes = {key: way.pop(key) for key in ("least_ml", "least_px") if key in way}
+    return ObjectPlan(task=task, way=way_of(name, way), **sizes)
+
+
+def _things(chosen: Mapping[str, Any]) -> tuple[str, ...] | None:
+    things = chosen.get("things")
+    if things is None:
+        return None
+    if chosen["task"] == "semantic" or not isinstance(things, list):
+        raise ConfigError(
+            f"things={things}: expected names of classes, such as [nucleus], with task=instance "
+            "or task=panoptic"
+        )
+    return tuple(str(name) for name in things)
 
 
 def _regions(value: Any) -> tuple[Region, ...] | None:

@@ -83,15 +83,30 @@ def surface_distance(ids_BIJK: Tensor, *, edges: Sequence[float]) -> Tensor:
     Exact, axis by axis (Felzenszwalb and Huttenlocher, 2012): along a further axis, a voxel of the
     same object n steps away passes on its own distance, one of another object none.
     """
-    squared = torch.full(ids_BIJK.shape, _FAR, device=ids_BIJK.device)
-    for axis, edge in enumerate(edges, start=1):
+    inside = ids_BIJK > 0
+    squared = (_steps_to_another(ids_BIJK) * edges[0]).clamp_max(_FAR).square() * inside
+    for axis, edge in enumerate(edges[1:], start=2):
         before, squared = squared, squared.clone()
         for step in range(1, ids_BIJK.shape[axis]):
             away = (step * edge) ** 2
             if away >= squared.amax():
                 break
             _pass_on(ids_BIJK, before, squared, axis=axis, step=step, away=away)
-    return torch.where(ids_BIJK > 0, squared.sqrt(), 0)
+    return squared.sqrt() * inside
+
+
+def _steps_to_another(ids_BIJK: Tensor) -> Tensor:
+    """Return how many steps along the first axis the nearest voxel of another id is away."""
+    length = ids_BIJK.shape[1]
+    shape = [1, length, *[1] * (ids_BIJK.ndim - 2)]
+    place = torch.arange(length, device=ids_BIJK.device, dtype=torch.float32).reshape(shape)
+    steps = []
+    for ids in (ids_BIJK, ids_BIJK.flip(1)):
+        begins = torch.full(ids.shape, -_FAR, device=ids.device)
+        changes = ids[:, 1:] != ids[:, :-1]
+        begins[:, 1:] = torch.where(changes, place[:, 1:], -_FAR)
+        steps.append(place - begins.cummax(dim=1).values + 1)
+    return torch.minimum(steps[0], steps[1].flip(1))
 
 
 def _pass_on(
