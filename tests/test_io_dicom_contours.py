@@ -1,5 +1,7 @@
 """Outlines run through pixel edges; filling them, or any polygon, is what brute force says."""
 
+from itertools import combinations
+
 import matplotlib.path
 import numpy as np
 import pytest
@@ -120,3 +122,26 @@ def test_contours_that_cover_each_other_in_part_are_told_from_holes():
     assert list(crossing_pairs([square, moved], (12, 12))) == [(0, 1, 4)]
     assert list(crossing_pairs([square, np.roll(square, 1, axis=0)], (12, 12))) == [(0, 1, 16)]
     assert len(without_copies([square, hole, square.copy()])) == 2
+
+
+def test_pairs_are_found_as_comparing_whole_planes_finds_them(rng):
+    shape = (15, 12)
+    for _ in range(30):
+        polygons = [
+            rng.uniform(-4, 17, 2) + rng.uniform(-5, 5, (4, 2)) for _ in range(rng.integers(2, 8))
+        ]
+        masks = [fill([polygon], shape) for polygon in polygons]
+        expected = set()
+        for one, other in combinations(range(len(polygons)), 2):
+            both = int((masks[one] & masks[other]).sum())
+            counts = int(masks[one].sum()), int(masks[other].sum())
+            if both and (both < min(counts) or counts[0] == counts[1]):
+                expected.add((one, other, both))
+        assert set(crossing_pairs(polygons, shape)) == expected
+
+
+def test_contours_of_noise_are_compared_without_much_ado(rng):
+    mask = rng.random((256, 256)) < 0.3
+    outlines = outlines_of(mask)
+    assert len(outlines) > 5_000
+    assert list(crossing_pairs(outlines, mask.shape)) == []

@@ -55,20 +55,33 @@ def crossing_pairs(
     """
     if len(polygons) < 2:
         return
-    low = np.array([polygon.min(axis=0) for polygon in polygons])
-    high = np.array([polygon.max(axis=0) for polygon in polygons])
+    # The first and last centre along i and j that each could hold.
+    low = np.array([np.ceil(polygon.min(axis=0)) for polygon in polygons])
+    high = np.array([np.floor(polygon.max(axis=0)) for polygon in polygons])
+    low, high = np.clip(low, 0, shape), np.clip(high, -1, np.subtract(shape, 1))
+    order = np.argsort(low[:, 0], kind="stable")
+    ends = np.searchsorted(low[order, 0], high[order, 0], side="right")
     masks: dict[int, Mask] = {}
-    for one in range(len(polygons)):
-        near = (low[one + 1 :] <= high[one]) & (high[one + 1 :] >= low[one])
-        for other in np.flatnonzero(near.all(axis=1)) + one + 1:
-            for n in (one, int(other)):
+    for position, (one, end) in enumerate(zip(order.tolist(), ends.tolist(), strict=True)):
+        others = order[position + 1 : end]
+        first, last = np.maximum(low[others], low[one]), np.minimum(high[others], high[one])
+        for other in others[(first <= last).all(axis=1)].tolist():
+            for n in (one, other):
                 if n not in masks:
-                    masks[n] = fill([polygons[n]], shape)
-            first, second = masks[one], masks[int(other)]
-            both = int((first & second).sum())
-            is_within = both == min(int(first.sum()), int(second.sum()))
-            if both and (not is_within or np.array_equal(first, second)):
-                yield one, int(other), both
+                    size = (high[n] - low[n] + 1).astype(np.intp)
+                    masks[n] = fill([polygons[n] - low[n]], (int(size[0]), int(size[1])))
+            both = _num_shared(masks[one], masks[other], low[other] - low[one])
+            counts = int(masks[one].sum()), int(masks[other].sum())
+            if both and (both < min(counts) or counts[0] == counts[1]):
+                yield min(one, other), max(one, other), both
+
+
+def _num_shared(mask: Mask, other: Mask, offset: NDArray[np.float64]) -> int:
+    """Count pixels in both of two masks, of which the second begins `offset` after the first."""
+    i, j = offset.astype(np.intp).tolist()
+    near = mask[max(i, 0) : max(i + other.shape[0], 0), max(j, 0) : max(j + other.shape[1], 0)]
+    far = other[max(-i, 0) :, max(-j, 0) :][: near.shape[0], : near.shape[1]]
+    return int((near[: far.shape[0], : far.shape[1]] & far).sum())
 
 
 def without_copies(polygons: Sequence[Polygon]) -> list[Polygon]:
