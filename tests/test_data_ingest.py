@@ -187,6 +187,8 @@ def test_an_nnunet_tree_gives_channels_regions_ignore_and_published_folds(tmp_pa
         "core": ("core",),
     }
     assert labels.ignore_value == 9
+    assert labels.things == ()
+    assert taken(tmp_path, things=("core",)).manifest.labels.things == (2,)
     assert fold_of_cases(found.manifest) == {"c1": 0, "c2": 1, "c3": 1}
     assert [case.case_id for case in found.manifest.test_cases] == ["t1"]
     assert found.manifest.test_cases[0].labels == ("labelsTs/t1.nii.gz",)

@@ -88,7 +88,7 @@ def ingest(
         data_root=(request.data_root or found.root).absolute(),
         channels=channels,
         reference_channel=reference_channel,
-        labels=_labels(found, drafts, request),
+        labels=_labels_and_things(found, drafts, request),
         consensus=request.consensus,
         spatial_dims=request.spatial_dims or 3,
         num_folds=request.num_folds,
@@ -137,6 +137,11 @@ def _channels(channels: Sequence[Channel], request: Request) -> tuple[Channel, .
             )
         named.append(Channel(name=channel.name, modality=modality))
     return tuple(named)
+
+
+def _labels_and_things(found: Found, drafts: Sequence[Draft], request: Request) -> LabelSet:
+    labels = _labels(found, drafts, request)
+    return labels.with_things(request.things) if request.things else labels
 
 
 def _labels(found: Found, drafts: Sequence[Draft], request: Request) -> LabelSet:

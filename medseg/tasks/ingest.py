@@ -79,6 +79,7 @@ def request_of(chosen: Mapping[str, Any]) -> Request:
         modalities=_texts(chosen["channels"]),
         reference_channel=str(chosen["reference_channel"] or ""),
         labels={str(name): stored_values(name, text) for name, text in chosen["labels"].items()},
+        things=_listed(chosen["things"]),
         ignore_value=chosen["ignore_value"],
         patient=str(chosen["patient"] or ""),
         patient_is_case=bool(chosen["patient_is_case"]),

@@ -41,6 +41,7 @@ class Request:
         modalities: channel -> modality.
         reference_channel: grid of all channels and masks; "" for the first.
         labels: class -> stored values; empty where the source declares them.
+        things: classes whose objects are told apart; () for those that the source declares.
         ignore_value: stored value of voxels nobody labelled.
         patient: expression with one group that finds the patient in a case id; "" for none.
         patient_is_case: declares that every case is a patient of its own.
@@ -64,6 +65,7 @@ class Request:
     modalities: Mapping[str, str] = field(default_factory=dict)
     reference_channel: str = ""
     labels: Mapping[str, Stored] = field(default_factory=dict)
+    things: tuple[str, ...] = ()
     ignore_value: int | None = None
     patient: str = ""
     patient_is_case: bool = False
