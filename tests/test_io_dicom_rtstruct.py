@@ -1,12 +1,15 @@
 """RTSTRUCT: what is written reads back voxel for voxel; what others drew is drawn as they say."""
 
 import logging
+import shutil
+import subprocess
 
 import matplotlib.path
 import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from oriented_scans import affine_of, signed_permutations, turned, write_scan
 from pydicom.uid import generate_uid
 
@@ -95,6 +98,35 @@ def test_another_library_fills_the_written_contours_to_the_same_voxels(scan, tmp
                 region.ReferencedROINumber
             )
     assert np.array_equal(found, label_map)
+
+
+@pytest.mark.skipif(shutil.which("plastimatch") is None, reason="plastimatch is absent")
+def test_plastimatch_fills_the_written_contours_to_the_same_voxels(scan, tmp_path, rng):
+    label_map = intricate(rng)
+    draw(label_map, scan, tmp_path)
+    command = ["plastimatch", "convert", "--input", tmp_path / "m.dcm"]
+    command += ["--referenced-ct", tmp_path / "scan", "--output-prefix", tmp_path / "out"]
+    subprocess.run([*command, "--prefix-format", "nrrd"], check=True, capture_output=True)
+    for index, name in enumerate(ORGANS.names, start=1):
+        image = SimpleITK.ReadImage(tmp_path / "out" / f"{name}.nrrd")
+        theirs = np.argwhere(SimpleITK.GetArrayFromImage(image).T > 0)
+        world = np.array([image.TransformIndexToPhysicalPoint(one) for one in theirs.tolist()])
+        ours = scan.geometry.to_index(world * LPS)
+        assert np.abs(ours - np.rint(ours)).max() < 1e-3
+        expected = {tuple(one) for one in np.argwhere(label_map == index)}
+        assert {tuple(one) for one in np.rint(ours).astype(int)} == expected
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is absent")
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_dciodvfy_finds_no_error(is_empty, scan, tmp_path, rng):
+    label_map = intricate(rng)
+    draw(np.zeros_like(label_map) if is_empty else label_map, scan, tmp_path)
+    done = subprocess.run(
+        ["dciodvfy", "-new", tmp_path / "m.dcm"], check=False, capture_output=True, text=True
+    )
+    assert "RTStructureSet" in done.stderr
+    assert "Error" not in done.stderr
 
 
 def test_contours_refer_to_the_image_they_lie_on(scan, tmp_path, rng):
