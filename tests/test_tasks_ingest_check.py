@@ -125,3 +125,27 @@ def test_stored_values_are_read_however_they_are_written(text, values):
 def test_stored_values_that_are_none_are_refused():
     with pytest.raises(ConfigError, match=r"labels\.liver=one"):
         stored_values("liver", "one")
+
+
+def test_a_file_may_declare_classes_with_codes_and_partners_for_a_table(source, tmp_path, capsys):
+    (source / "cases.csv").write_text(
+        "case_id,patient_id,image.PET,label\n"
+        + "".join(f"c{n},p{n},{n}/PET image.nii.gz,{n}/mask.nii.gz\n" for n in range(5))
+    )
+    left = {"name": "left", "values": 1, "colour": [1, 2, 3], "partner": "right"}
+    left["code"] = {"value": "18639004", "scheme": "SCT", "meaning": "Left kidney"}
+    right = {"name": "right", "values": 2, "partner": "left"}
+    declared = tmp_path / ODD / "labels.json"
+    declared.parent.mkdir()
+    declared.write_text(json.dumps({"labels": [left, right]}))
+    line = ["ingest", f"source={source / 'cases.csv'}", f"classes={declared}", "num_workers=0"]
+    line.append("channels.PET=PT")
+    assert main([*line, f"output={tmp_path / 'out'}"]) == 0
+    labels = read_manifest(tmp_path / "out").labels
+    assert [label.partner for label in labels.labels] == ["right", "left"]
+    assert labels.labels[0].code.value == "18639004"
+    again = [*line[:2], f"classes={tmp_path / 'out'}", *line[3:], f"output={tmp_path / 'two'}"]
+    assert main(again) == 0
+    assert read_manifest(tmp_path / "two").labels == labels
+    assert main([*line, "labels.left=1", f"output={tmp_path / 'three'}"]) == 2
+    assert "classes= declares all classes" in capsys.readouterr().err

@@ -146,6 +146,8 @@ def _labels_and_things(found: Found, drafts: Sequence[Draft], request: Request) 
 
 def _labels(found: Found, drafts: Sequence[Draft], request: Request) -> LabelSet:
     """Return the classes the user declares, else the source's, else the names of class files."""
+    if request.classes is not None:
+        return request.classes
     if request.labels:
         return replace(label_set(request.labels), ignore_value=request.ignore_value)
     if found.labels is not None:
@@ -157,7 +159,8 @@ def _labels(found: Found, drafts: Sequence[Draft], request: Request) -> LabelSet
     raise ManifestError(
         f"{request.source}: says nothing about its classes{_stored_values(found.root, listed)}",
         code="ING-011",
-        hint="declare them, such as labels.liver=1 labels.tumour=2, or labels.nucleus='>0'",
+        hint="declare them, such as labels.liver=1 labels.tumour=2, or labels.nucleus='>0', or by "
+        "classes=FILE",
     )
 
 

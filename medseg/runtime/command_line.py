@@ -6,9 +6,9 @@ from collections.abc import Sequence
 # Keys whose values are paths or ids: taken literally, whatever characters they hold.
 LITERAL_KEYS = frozenset(
     {
-        "archive", "cache", "case", "catalogue", "checkpoint", "data_root", "input", "label",
-        "label_folder", "manifest", "mlflow.uri", "name", "output", "patient", "plan", "prediction",
-        "reference", "scan", "source", "training.init", "unlabelled",
+        "archive", "cache", "case", "catalogue", "checkpoint", "classes", "data_root", "input",
+        "label", "label_folder", "manifest", "mlflow.uri", "name", "output", "patient", "plan",
+        "prediction", "reference", "scan", "source", "training.init", "unlabelled",
     }
 )  # fmt: skip
 # Groups whose keys the user names (`images.PET=...`); the first few hold paths or label values.

@@ -1,6 +1,6 @@
 """`medseg export`: existing masks written in other formats, by the writer that predict uses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from medseg.core.errors import (
 from medseg.core.geometry import require_match
 from medseg.core.labels import LabelSet
 from medseg.core.volume import Volume
-from medseg.data.manifest import read_manifest
+from medseg.data.declared import declared_labels
 from medseg.inference.case_files import (
     PROBABILITIES,
     VOLUMES,
@@ -34,7 +34,7 @@ from medseg.io.sniff import sniff, suffix_of
 from medseg.io.writing import SUFFIX_OF, SegType
 from medseg.metrics.volumes import ClassVolume, write_volumes
 from medseg.runtime.console import progress, say
-from medseg.runtime.files import digest_json, read_json
+from medseg.runtime.files import digest_json
 from medseg.runtime.provenance import write_provenance
 
 
@@ -200,7 +200,7 @@ def labels_for(prediction: Path, declared: Path | None) -> LabelSet:
         LabelError: a file that declares none.
     """
     if declared is not None:
-        return _declared_labels(declared)
+        return declared_labels(declared)
     folder = prediction if prediction.is_dir() else prediction.parent
     beside = folder / "labels.json"
     if beside.exists():
@@ -215,19 +215,6 @@ def labels_for(prediction: Path, declared: Path | None) -> LabelSet:
         code="CFG-003",
         hint="name a manifest.json, a labels.json or an ITK-SNAP label file",
     )
-
-
-def _declared_labels(path: Path) -> LabelSet:
-    if path.is_dir() or _is_manifest(path):
-        return read_manifest(path).labels
-    return read_labels(path)
-
-
-def _is_manifest(path: Path) -> bool:
-    if path.suffix.lower() != ".json":
-        return False
-    value: Mapping[str, Any] = read_json(path, kind=LabelError, what="a manifest or a label set")
-    return "cases" in value
 
 
 def _exclusive(mask: Volume, path: Path) -> Any:

@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from medseg.config import require, settings
 from medseg.core.errors import EXIT_SOME_FAILED, ConfigError
 from medseg.core.label import Stored
+from medseg.core.labels import LabelSet
+from medseg.data.declared import declared_labels
 from medseg.data.ingest import Ingested, ingest
 from medseg.data.layouts.found import CopyRequest, Request, Skipped
 from medseg.data.manifest import Case, Manifest, write_manifest
@@ -78,6 +80,7 @@ def request_of(chosen: Mapping[str, Any]) -> Request:
         columns=_texts(chosen["columns"]),
         modalities=_texts(chosen["channels"]),
         reference_channel=str(chosen["reference_channel"] or ""),
+        classes=_classes_of(chosen),
         labels={str(name): stored_values(name, text) for name, text in chosen["labels"].items()},
         things=_listed(chosen["things"]),
         ignore_value=chosen["ignore_value"],
@@ -127,6 +130,14 @@ def write_treated(treated: Treated, path: Path) -> None:
     writer.writerow(("tag", "keyword", "treatment", "num_files"))
     writer.writerows((*row, num_files) for row, num_files in sorted(treated.items()))
     write_text(out.getvalue(), path)
+
+
+def _classes_of(chosen: Mapping[str, Any]) -> LabelSet | None:
+    if chosen["classes"] is None:
+        return None
+    if chosen["labels"] or chosen["ignore_value"] is not None:
+        raise ConfigError("classes= declares all classes; expected no labels. or ignore_value= too")
+    return declared_labels(Path(str(chosen["classes"])))
 
 
 def stored_values(name: str, text: object) -> Stored:

@@ -96,7 +96,7 @@ class _Masks:
     """The derivatives, each with the image it was made from, and which of them the user means."""
 
     def __init__(self, images: list[_Name], derived: list[_Name], request: Request) -> None:
-        self.classes = tuple(request.labels)
+        self.classes = request.class_names
         self.kinds = dict(request.raters)
         stems = {_stem(name.path) for name in images} | {name.case_id for name in images}
         # Stem of an image, or id of a case -> what follows it in the names of its masks -> path.

@@ -56,7 +56,7 @@ def read_dicom_tree(request: Request) -> Found:
         beside = masks_beside(found, volumes)
     files = list_files(request.source) if request.raters else []
     labels = {
-        rater: annotations(pattern, files, rater, classes=tuple(request.labels))
+        rater: annotations(pattern, files, rater, classes=request.class_names)
         for rater, pattern in request.raters.items()
     }
     drafts, originals = [], {}
@@ -82,7 +82,7 @@ def read_dicom_tree(request: Request) -> Found:
         root=request.source,
         channels=_channels(volumes, request),
         drafts=tuple(drafts),
-        labels=None if request.labels else labels_of(tuple(beside.path_of.values())),
+        labels=None if request.class_names else labels_of(tuple(beside.path_of.values())),
         skipped=(*skipped, *beside.skipped),
         originals=originals,
     )

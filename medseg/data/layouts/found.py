@@ -41,6 +41,7 @@ class Request:
         modalities: channel -> modality.
         reference_channel: grid of all channels and masks; "" for the first.
         labels: class -> stored values; empty where the source declares them.
+        classes: in place of `labels`, with colours, codes and partners; None: not given.
         things: classes whose objects are told apart; () for those that the source declares.
         ignore_value: stored value of voxels nobody labelled.
         patient: expression with one group that finds the patient in a case id; "" for none.
@@ -65,6 +66,7 @@ class Request:
     modalities: Mapping[str, str] = field(default_factory=dict)
     reference_channel: str = ""
     labels: Mapping[str, Stored] = field(default_factory=dict)
+    classes: LabelSet | None = None
     things: tuple[str, ...] = ()
     ignore_value: int | None = None
     patient: str = ""
@@ -78,6 +80,11 @@ class Request:
     num_folds: int = 5
     seed: int = 0
     copies: CopyRequest | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that the user declares; () where the source does."""
+        return tuple(self.labels) if self.classes is None else self.classes.names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

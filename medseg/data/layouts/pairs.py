@@ -56,7 +56,7 @@ def read_pairs(request: Request) -> Found:
             if labelled.get(match.path, match.places["case"]) == match.places["case"]:
                 _add_image(drafts, match, channel)
     labels = {
-        rater: annotations(pattern, files, rater, classes=tuple(request.labels))
+        rater: annotations(pattern, files, rater, classes=request.class_names)
         for rater, pattern in raters.items()
     }
     taken = tuple(_labelled(draft, labels) for draft in drafts.values())
