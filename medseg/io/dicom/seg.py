@@ -53,7 +53,7 @@ def write_seg(
         labels: the classes.
         source: the folder, .zip or file of the series the label map was drawn on.
         series_uid: which series of it, as for `read_dicom`.
-        kind: `BINARY`, which every viewer reads, or `LABELMAP` (DICOM 2024b, small files).
+        kind: `BINARY`, which every viewer reads, or `LABELMAP` (DICOM 2024b, a number a voxel).
 
     Raises:
         GeometryError: GEO-001, GEO-002, the label map does not lie on the source's slices.
