@@ -122,6 +122,18 @@ def test_a_resumed_pretraining_goes_the_same_way(dataset, tmp_path, capsys):
         assert torch.equal(value, load_tensors(parts / "model.pt")["weights"][name])
 
 
+def test_unlabelled_cases_are_learnt_from_beside_labelled_ones(dataset, tmp_path, capsys):
+    alone, taught = tmp_path / "alone", tmp_path / "taught"
+    words = ("training.max_steps=6", "training.mean_teacher={weight: 5, ramp_up_steps: 2}")
+    assert train(dataset, alone, "training.max_steps=6") == 0
+    assert train(dataset, taught, *words) == 0
+    one, other = (load_tensors(run / "model.pt")["weights"] for run in (alone, taught))
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    capsys.readouterr()
+    assert train(dataset, taught, "training.max_steps=6", "training.resume=true") == 2
+    assert "mean_teacher has changed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("word", "told"),
     [

@@ -3,14 +3,14 @@
 Axes: B patch, C channel, IJK voxel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from medseg.core.errors import ManifestError
 from medseg.data.cache import CachedCase
-from medseg.data.patches import Batch, Triple, cut, random_start
+from medseg.data.patches import Batch, Sampler, Triple, cut, random_start
 
 # Keeps the draws apart from those of labelled patches of the same seed and step.
 _STREAM = 2
@@ -64,3 +64,16 @@ class ImageSampler:
         margin = [(c - p) // 2 for c, p in zip(self.context_vox, self.patch_vox, strict=True)]
         first = [s - m for s, m in zip(start, margin, strict=True)]
         return cut(case.open_image(), first, self.context_vox)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedSampler:
+    """Draws labelled patches, and as many that nobody labelled beside them."""
+
+    labelled: Sampler
+    unlabelled: ImageSampler
+
+    def draw(self, step: int) -> Batch:
+        """Return the batch of a step, counted from 0; its case ids are the labelled ones."""
+        images_BCIJK = self.unlabelled.draw(step).image_BCIJK
+        return replace(self.labelled.draw(step), unlabelled_BCIJK=images_BCIJK)

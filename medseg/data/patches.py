@@ -39,6 +39,7 @@ class Batch:
             None when all of them were, in every case.
         case_ids: where the patches come from.
         ids_BIJK: ids of objects, 0 for none; None where they are not told apart.
+        unlabelled_BCIJK: patches of other scans that nobody labelled; None where none are drawn.
     """
 
     image_BCIJK: torch.Tensor
@@ -46,6 +47,7 @@ class Batch:
     annotated_BL: torch.Tensor | None
     case_ids: tuple[str, ...]
     ids_BIJK: torch.Tensor | None = None
+    unlabelled_BCIJK: torch.Tensor | None = None
 
     @property
     def maps(self) -> tuple[torch.Tensor, ...]:
@@ -61,6 +63,7 @@ class Batch:
             annotated,
             self.case_ids,
             None if self.ids_BIJK is None else self.ids_BIJK.pin_memory(),
+            None if self.unlabelled_BCIJK is None else self.unlabelled_BCIJK.pin_memory(),
         )
 
 

@@ -13,6 +13,7 @@ from medseg.core.objects import ObjectPlan
 from medseg.core.regions import Region
 from medseg.data.centres import Sampling
 from medseg.training.masking import Masking
+from medseg.training.mean_teacher import MeanTeacher
 from medseg.training.schedule import Budget, Schedule
 from medseg.training.session import Cadence
 from medseg.transforms.augment import IntensityAugment, SpatialAugment
@@ -35,6 +36,7 @@ class Choices:
         things: classes whose objects are, see `core.objects.labels_for`.
         sampling: what patches are aimed at, see `data.centres`.
         pretrain: learn without labels, by what is hidden; None: learn the classes.
+        mean_teacher: learn from the manifest's unlabelled cases, too; None: do not.
         init: checkpoint whose weights are begun from, as far as they fit.
         frozen_steps: steps in which what was taken from it does not change.
         spatial, intensity: see `transforms.augment`; mirror axes and spacing come from the plan.
@@ -59,6 +61,7 @@ class Choices:
     things: tuple[str, ...] | None = None
     sampling: Sampling = "class"
     pretrain: Masking | None = None
+    mean_teacher: MeanTeacher | None = None
     init: Path | None = None
     frozen_steps: int = 0
     spatial: SpatialAugment = field(default_factory=SpatialAugment)
@@ -76,6 +79,11 @@ class Choices:
         if self.sampling not in get_args(Sampling):
             known = ", ".join(get_args(Sampling))
             raise ConfigError(f"training.sampling={self.sampling}: expected one of {known}")
+        if self.pretrain is not None and self.mean_teacher is not None:
+            raise ConfigError(
+                "training.pretrain and training.mean_teacher: one learns without labels, the other "
+                "beside them; expected one of the two"
+            )
         if self.frozen_steps < 0 or (self.frozen_steps and self.init is None):
             raise ConfigError(
                 f"training.frozen_steps={self.frozen_steps}: expected 0, or more with training.init"

@@ -15,6 +15,7 @@ import torch
 from medseg.core.errors import TrainingError
 from medseg.data.patches import Batch
 from medseg.runtime.interrupt import Interruption
+from medseg.training.mean_teacher import Consistency
 from medseg.training.schedule import Budget, Schedule
 from medseg.training.state import TrainingState
 
@@ -41,6 +42,8 @@ class Recipe:
         flat: the network is 2D and takes (B, C, I, J).
         seed: of augmentation, together with the step.
         frozen_steps: steps in which `TrainingState.frozen` weights do not change.
+        consistency: what is learnt of a batch's unlabelled patches, added to the loss; None where
+            there are none.
     """
 
     augment: Augmentation
@@ -52,6 +55,7 @@ class Recipe:
     flat: bool = False
     seed: int = 0
     frozen_steps: int = 0
+    consistency: Consistency | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,10 @@ def _step(
     with _precision(device, bf16=recipe.bf16):
         logits_BLIJK = state.network(image_BCIJK)
     loss = recipe.loss(logits_BLIJK, *maps_BIJK, annotated_BL=annotated_BL)
+    if recipe.consistency is not None and batch.unlabelled_BCIJK is not None:
+        with _precision(device, bf16=recipe.bf16):
+            unlabelled_BCIJK = batch.unlabelled_BCIJK.to(device, non_blocking=True)
+            loss = loss + recipe.consistency(state, unlabelled_BCIJK, generator=generator)
     state.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     if state.step < recipe.frozen_steps:

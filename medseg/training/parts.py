@@ -7,6 +7,7 @@ from torch import nn
 
 from medseg.core.plan import Triple
 from medseg.data.cache import CachedCase
+from medseg.data.image_patches import PairedSampler
 from medseg.data.patches import PatchSampler, Sampler
 from medseg.losses.deep_supervision import DeepSupervision
 from medseg.losses.regions import REGION_IGNORE_INDEX, RegionLoss
@@ -16,6 +17,7 @@ from medseg.models.registry import build_model
 from medseg.runtime.provenance import versions
 from medseg.training.job import Job
 from medseg.training.loop import Recipe
+from medseg.training.mean_teacher import Consistency
 from medseg.training.object_loss import ObjectLoss
 from medseg.training.pretraining import (
     images_of,
@@ -100,13 +102,24 @@ def recipe_for(job: Job) -> Recipe:
         flat=plan.spatial_dims == 2,
         seed=choices.seed,
         frozen_steps=choices.frozen_steps,
+        consistency=None
+        if choices.mean_teacher is None
+        else Consistency(
+            settings=choices.mean_teacher,
+            augment=augment,
+            num_outputs=labels.num_outputs,
+            overlapping=labels.outputs == "regions",
+            flat=plan.spatial_dims == 2,
+        ),
     )
     if choices.pretrain is None:
         return recipe
     return reconstruction_of(recipe, augment, choices.pretrain)
 
 
-def sampler_for(job: Job, cases: Sequence[CachedCase]) -> Sampler:
+def sampler_for(
+    job: Job, cases: Sequence[CachedCase], unlabelled: Sequence[CachedCase] = ()
+) -> Sampler:
     """Build what draws the patches; with nothing to warp, no more than a patch is cut out."""
     choices, plan = job.choices, job.plan
     context = choices.context if choices.spatial.probability else 1.0
@@ -120,7 +133,11 @@ def sampler_for(job: Job, cases: Sequence[CachedCase]) -> Sampler:
         seed=choices.seed,
         sampling=choices.sampling,
     )
-    return sampler if choices.pretrain is None else images_of(sampler, cases)
+    if choices.pretrain is not None:
+        return images_of(sampler, cases)
+    if choices.mean_teacher is not None:
+        return PairedSampler(labelled=sampler, unlabelled=images_of(sampler, unlabelled))
+    return sampler
 
 
 def checkpoint_of(job: Job, state: TrainingState, *, scores: Mapping[str, float]) -> Checkpoint:

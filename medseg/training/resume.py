@@ -30,6 +30,7 @@ def training_identity(job: Job) -> dict[str, Any]:
         "seed": choices.seed,
         "sampling": choices.sampling,
         "pretrain": choices.pretrain and repr(choices.pretrain),
+        "mean_teacher": choices.mean_teacher and repr(choices.mean_teacher),
         "frozen_steps": choices.frozen_steps,
         "objects": choices.objects
         and {

@@ -104,6 +104,8 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
         # How well hidden parts are filled in is no score of a class: nothing is validated.
         split = replace(split, validation=())
     training = prepare(learnt)
+    teaching = choices.mean_teacher is not None
+    unlabelled = prepare(job.manifest.unlabelled_cases) if teaching else []
     validation = Validation(job.manifest, prepare(split.validation), choices.validation_cases)
     state = _begin(job, device=device)
     if resume:
@@ -111,7 +113,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     elif choices.init is not None:
         _warm_start(job, state, workplace)
     cost = _tell_cost(job, state.network, workplace)
-    sampler = sampler_for(job, training)
+    sampler = sampler_for(job, training, unlabelled)
 
     def source(first: int) -> Iterator[Batch]:
         return batches(

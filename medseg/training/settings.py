@@ -1,8 +1,8 @@
 """Composed settings, as plain values, read as the choices of a training."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -15,9 +15,12 @@ from medseg.core.regions import Region
 from medseg.runtime.hardware import num_cores
 from medseg.training.choices import Choices, MakeOptimizer
 from medseg.training.masking import Masking
+from medseg.training.mean_teacher import MeanTeacher
 from medseg.training.schedule import SCHEDULES, Budget, Schedule, seconds_of
 from medseg.training.session import Cadence
 from medseg.transforms.augment import IntensityAugment, SpatialAugment
+
+Part = TypeVar("Part")
 
 _MOST_WORKERS = 8
 
@@ -48,7 +51,8 @@ def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> C
         objects=_objects(chosen),
         things=_things(chosen),
         sampling=training["sampling"],
-        pretrain=_masking(training["pretrain"]),
+        pretrain=_optional(Masking, training["pretrain"], "pretrain"),
+        mean_teacher=_optional(MeanTeacher, training["mean_teacher"], "mean_teacher"),
         init=Path(training["init"]) if training["init"] else None,
         frozen_steps=training["frozen_steps"],
         spatial=_augment(SpatialAugment, augment["spatial"]),
@@ -112,16 +116,16 @@ def _regions(value: Any) -> tuple[Region, ...] | None:
     return tuple(Region(name=name, members=tuple(own)) for name, own in members.items())
 
 
-def _masking(value: Any) -> Masking | None:
-    """Read `training.pretrain`: null, or the settings of what is hidden."""
+def _optional(kind: Callable[..., Part], value: Any, key: str) -> Part | None:
+    """Read a part of a training that may be left out: null, or its settings."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise ConfigError(f"training.pretrain={value}: expected null, or {{share: 0.6}}")
+        raise ConfigError(f"training.{key}={value}: expected null, or settings such as {{}}")
     try:
-        return Masking(**value)
+        return kind(**value)
     except TypeError as fault:
-        raise ConfigError(f"training.pretrain: {fault}") from fault
+        raise ConfigError(f"training.{key}: {fault}") from fault
 
 
 def _named(node: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
