@@ -93,6 +93,17 @@ def test_one_network_cannot_disagree():
         disagreement_on(bars(0, 2), ensemble(Above(1)))
 
 
+def test_a_scan_of_other_channels_is_refused_and_the_others_are_reviewed():
+    two = Volume(np.zeros((2, 8, 8, 8), np.float32), Geometry((8, 8, 8), np.eye(4)), ("a", "b"))
+    sources = [
+        Source(case_id="two", read=lambda: two),
+        Source(case_id="one", read=lambda: bars(0, 2)),
+    ]
+    ranked = rank_sources(sources, ensemble(Above(1), Above(3)))
+    assert [one.case_id for one in ranked] == ["one", "two"]
+    assert "SCN-008" in ranked[1].message
+
+
 def unreadable() -> Volume:
     raise ReadError("c.nii.gz: truncated", code="NII-001")
 

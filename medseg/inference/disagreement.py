@@ -51,12 +51,7 @@ def disagreement_on(scan: Volume, ensemble: Predictor) -> Disagreement:
     Raises:
         ConfigError: REV-001, a single network, which cannot disagree.
     """
-    if len(ensemble.networks) < 2:
-        raise ConfigError(
-            "checkpoint: one network cannot disagree with itself; expected at least two",
-            code="REV-001",
-            hint="train several folds or seeds, and list their checkpoints",
-        )
+    require_several(ensemble)
     prepared = PrepareChain(ensemble.plan)(scan)
     labels, maps = ensemble.labels, []
     total_p, total_entropy = torch.zeros(()), torch.zeros(())
@@ -78,6 +73,20 @@ def disagreement_on(scan: Volume, ensemble: Predictor) -> Disagreement:
         if seen_IJK.any()
         else float("nan"),
     )
+
+
+def require_several(ensemble: Predictor) -> None:
+    """Refuse an ensemble of one.
+
+    Raises:
+        ConfigError: REV-001.
+    """
+    if len(ensemble.networks) < 2:
+        raise ConfigError(
+            "checkpoint: one network cannot disagree with itself; expected at least two",
+            code="REV-001",
+            hint="train several folds or seeds, and list their checkpoints",
+        )
 
 
 def _by_class(maps: list[LabelMap], labels: LabelSet) -> dict[str, float]:

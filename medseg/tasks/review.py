@@ -10,7 +10,7 @@ from typing import Any
 from medseg.config import load_plugins, require, settings
 from medseg.core.errors import EXIT_SOME_FAILED, MedsegError
 from medseg.data.manifest import read_manifest
-from medseg.inference.disagreement import Disagreement, disagreement_on
+from medseg.inference.disagreement import Disagreement, disagreement_on, require_several
 from medseg.inference.predictor import Predictor
 from medseg.inference.sources import Source, sources_in, sources_of_manifest
 from medseg.runtime.console import progress, say, table
@@ -64,19 +64,20 @@ def main(config: Any) -> int:
 
 
 def rank_sources(sources: Sequence[Source], ensemble: Predictor) -> list[Reviewed]:
-    """Review every scan; those the ensemble disagrees on most come first, unreadable ones last.
+    """Review every scan; those the ensemble disagrees on most come first, refused ones last.
 
     Raises:
         ConfigError: REV-001, an ensemble of one.
     """
+    require_several(ensemble)
     reviewed = []
     for source in progress(sources, "reviewing"):
         try:
-            scan = source.read()
+            found = disagreement_on(source.read(), ensemble)
         except MedsegError as refusal:
             reviewed.append(Reviewed(case_id=source.case_id, found=None, message=str(refusal)))
             continue
-        reviewed.append(Reviewed(case_id=source.case_id, found=disagreement_on(scan, ensemble)))
+        reviewed.append(Reviewed(case_id=source.case_id, found=found))
     return sorted(reviewed, key=_place)
 
 
