@@ -12,6 +12,7 @@ import torch
 
 from medseg.core.errors import CheckpointError, ConfigError, PlanError, ReadError
 from medseg.core.findings import Finding
+from medseg.core.fingerprint import Fingerprint, Intensity
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
@@ -20,7 +21,7 @@ from medseg.inference.batch import Outputs
 from medseg.inference.predictor import Predictor, windows_of
 from medseg.inference.sources import Source, sources_in
 from medseg.io.formats import read_volume
-from medseg.models.checkpoint import Checkpoint, save_checkpoint
+from medseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from medseg.models.registry import build_model
 from medseg.tasks.predict import predict_into
 
@@ -110,6 +111,18 @@ def test_an_ensemble_averages_probabilities(tmp_path):
     both = Predictor.load(paths, device=CPU).scores(image)
     alone = [Predictor.load(path, device=CPU).scores(image) for path in paths]
     torch.testing.assert_close(both, (alone[0] + alone[1]) / 2)
+
+
+def test_a_loaded_predictor_knows_the_modalities_it_was_trained_on(tmp_path):
+    path = checkpoint_at(tmp_path / "a.pt")
+    assert Predictor.load(path, device=CPU).modalities == {}
+    size = Intensity(mean=1, std=1, low=0, high=5, minimum=0, maximum=9)
+    measured = Fingerprint(
+        cases=(), channels=(("image", "SUV"),), foreground=(size,), whole=(size,), unit="mm",
+        manifest_digest="",
+    )  # fmt: skip
+    save_checkpoint(replace(load_checkpoint(path), fingerprint=measured), path)
+    assert Predictor.load(path, device=CPU).modalities == {"image": "SUV"}
 
 
 def test_folds_of_another_plan_are_no_ensemble(tmp_path):

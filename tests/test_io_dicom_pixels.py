@@ -196,3 +196,22 @@ def test_frames_that_decode_to_another_matrix_are_refused(folder):
     rewrite(folder, change)
     with pytest.raises(ReadError, match="DCM-014"):
         read_dicom(folder)
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("Rows", 4), ("Columns", 5)])
+def test_more_pixels_than_the_matrix_holds_are_refused_and_padding_is_not(folder, keyword, value):
+    rewrite(folder, lambda dataset: setattr(dataset, "PixelData", dataset.PixelData + bytes(2)))
+    read_dicom(folder)
+    rewrite(folder, lambda dataset: setattr(dataset, keyword, value))
+    with pytest.raises(ReadError, match=r"DCM-015 slice_0001\.dcm: pixel data holds 62 bytes"):
+        read_dicom(folder)
+
+
+def test_compressed_fragments_under_a_plain_syntax_are_refused(folder):
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        # The element of the pixels: tag, representation, two empty bytes, then its length.
+        place = content.index(b"\xe0\x7f\x10\x00OW") + 8
+        path.write_bytes(content[:place] + b"\xff\xff\xff\xff" + content[place + 4 :])
+    with pytest.raises(ReadError, match=r"DCM-015 .* fragments, though the transfer syntax"):
+        read_dicom(folder)

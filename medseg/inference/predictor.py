@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,7 @@ class Predictor:
         windows: how scans are cut.
         channel_dropout: the networks were trained with channels missing.
         objects: how objects are told apart; None: they are not.
+        modalities: of the channels it was trained on, such as `SUV`; empty when not known.
     """
 
     networks: tuple[Network, ...]
@@ -66,6 +67,7 @@ class Predictor:
     windows: WindowSettings
     channel_dropout: bool = False
     objects: ObjectPlan | None = None
+    modalities: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -93,7 +95,8 @@ class Predictor:
         checkpoints = [load_checkpoint(path) for path in chosen]
         _require_alike(checkpoints, chosen)
         first = checkpoints[0]
-        return cls.of(
+        known = first.fingerprint
+        predictor = cls.of(
             [network_of(one).to(device) for one in checkpoints],
             plan=first.plan,
             labels=first.labels,
@@ -109,6 +112,7 @@ class Predictor:
             ),
             objects=first.objects,
         )
+        return replace(predictor, modalities=dict(known.channels) if known else {})
 
     @classmethod
     def of(

@@ -122,7 +122,7 @@ class _Worker:
         timer.start()
         try:
             return receive(cast(IO[bytes], self._process.stdout), most_bytes=most_bytes)
-        except (EOFError, OSError, ValueError) as gone:
+        except (EOFError, OSError, ValueError, TypeError, KeyError) as gone:
             raise SandboxError(self._end_of(clock_s)) from gone
         finally:
             timer.cancel()
@@ -176,7 +176,10 @@ def _asked(message: Mapping[str, Any]) -> _Worker:
             # It ended, having been idle, just before it was asked.
             pass
         worker.end()
-    worker = _Worker()
+    try:
+        worker = _Worker()
+    except OSError as fault:
+        raise SandboxError("could not start its process") from fault
     try:
         worker.ask(message)
     except OSError as fault:

@@ -8,6 +8,7 @@ import torch
 
 from medseg.config import load_plugins, require, settings
 from medseg.core.errors import EXIT_SOME_FAILED, CheckpointError, ConfigError
+from medseg.data.case import SUV
 from medseg.data.manifest import read_manifest
 from medseg.inference.batch import (
     Outcome,
@@ -119,7 +120,7 @@ def _sources(chosen: Mapping[str, Any], predictor: Predictor) -> list[Source]:
             "expected input= (a scan or a folder) or manifest=, one of the two", code="CFG-003"
         )
     if chosen["input"] is not None:
-        return sources_in(Path(chosen["input"]))
+        return sources_in(Path(chosen["input"]), suv=SUV in predictor.modalities.values())
     missing = chosen["missing"]
     if missing not in ("fail", "zero"):
         raise ConfigError(f"missing={missing}: expected fail or zero")
@@ -131,7 +132,9 @@ def _sources(chosen: Mapping[str, Any], predictor: Predictor) -> list[Source]:
     manifest = read_manifest(
         Path(chosen["manifest"]), data_root=chosen["data_root"] and Path(chosen["data_root"])
     )
-    return sources_of_manifest(manifest, str(chosen["split"]), missing=missing)
+    return sources_of_manifest(
+        manifest, str(chosen["split"]), missing=missing, trained_on=predictor.modalities
+    )
 
 
 def _wants_mirror(value: Any, device: torch.device) -> bool:

@@ -38,6 +38,7 @@ _TAGS = [Tag(keyword) for keyword in _KEYWORDS]
 # Of a packed archive member, the part that nearly always holds the whole header.
 _HEADER_BYTES = 2**16
 _PIXEL_GROUP, _PIXEL_DATA = 0x7FE0, 0x0010
+_UNDEFINED_LENGTH = b"\xff\xff\xff\xff"
 # Representations whose length takes four bytes, after two empty ones (PS3.5 7.1.2).
 _LONG_FORMS = (b"OB", b"OW", b"UN", b"OF", b"OD", b"OL", b"OV")
 # What pydicom raises on bytes that are not what their header claims.
@@ -46,10 +47,17 @@ BROKEN = (*UNPARSABLE, InvalidDicomError, MemoryError)
 
 @dataclass(frozen=True, slots=True)
 class PixelBytes:
-    """Where the value of the pixel data begins in its file, and how many bytes of it there are."""
+    """Where the value of the pixel data lies in its file.
+
+    Attributes:
+        first: byte at which it begins.
+        count: bytes of it that are there.
+        fragments: it is a sequence of fragments, as compressed pixels are, and not plain numbers.
+    """
 
     first: int
     count: int
+    fragments: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,7 +199,8 @@ def _pixel_bytes(file: DicomFile, stream: IO[bytes], dataset: Dataset) -> PixelB
     else:
         size, length = 8, head[6:8]
     there = file.num_bytes() - start - size
-    return PixelBytes(start + size, max(0, min(int.from_bytes(length, order), there)))
+    count = max(0, min(int.from_bytes(length, order), there))
+    return PixelBytes(start + size, count, fragments=length == _UNDEFINED_LENGTH)
 
 
 def _empty(file: DicomFile) -> Finding:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.pixels import get_decoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medseg.core.errors import ReadError
+from medseg.io.dicom.decoders import require_decoder
 from medseg.io.dicom.decoding import dataset_with_pixels, decode
 from medseg.io.dicom.headers import BROKEN, read_header
 from medseg.io.dicom.sources import DicomFile
@@ -32,17 +32,6 @@ _NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 _WORDS = (8, 16, 32)
 # Processor time that a compressed frame may take, beyond what any may: far above any decoder's.
 _BYTES_A_SECOND = 4e6
-# The packages that decode what the installed plug-ins cannot, by transfer syntax.
-_PACKAGES = {
-    "1.2.840.10008.1.2.4.57": "python-gdcm",
-    "1.2.840.10008.1.2.4.70": "python-gdcm",
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
-}
-_DEFAULT_PACKAGE = "pylibjpeg pylibjpeg-openjpeg"
-# Of this syntax, Pillow and GDCM decode only the 8-bit kind.
-_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-_EXTENDED_PLUGIN, _EXTENDED_PACKAGE = "pylibjpeg", "pylibjpeg-libjpeg (licensed under the GPL)"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -102,7 +91,7 @@ def pixels_in(storage: Storage) -> PixelFile:
             cannot be decoded here, DCM-015 no or too few bytes of pixels.
     """
     bits = bits_of(storage)
-    _require_decoder(storage, bits)
+    require_decoder(storage, bits)
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if storage.signed else (0, (1 << bits) - 1)
     return PixelFile(
         storage=storage,
@@ -127,6 +116,7 @@ def _way_to(storage: Storage, bits: int) -> Callable[[int], Pixels]:
         # nothing native but zlib is at work.
         return partial(_parsed, storage, _loaded(storage, expected))
     _require_bytes(storage, found=storage.pixels.count if storage.pixels else 0, expected=expected)
+    _require_plain(storage, expected)
     content = None
     if storage.file.member is not None:
         with storage.file.open() as stream:
@@ -243,27 +233,29 @@ def _undecodable(storage: Storage, index: int) -> ReadError:
     )
 
 
-def _require_decoder(storage: Storage, bits: int) -> None:
-    syntax: UID = storage.syntax
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as fault:
-        raise ReadError(
-            f"{storage.name}: transfer syntax {syntax.name} ({syntax}) cannot be decoded by any "
-            "package",
-            code="DCM-013",
-            hint="it is retired or not for images; convert the series with its own software",
-        ) from fault
-    package = "" if decoder.is_available else _PACKAGES.get(syntax, _DEFAULT_PACKAGE)
-    if syntax == _JPEG_EXTENDED and bits > 8 and _EXTENDED_PLUGIN not in decoder.available_plugins:
-        package = _EXTENDED_PACKAGE
-    if package:
-        raise ReadError(
-            f"{storage.name}: transfer syntax {syntax.name} ({syntax}) of {bits} bits needs a "
-            "decoder that is not here",
-            code="DCM-013",
-            hint=f"pip install {package}",
-        )
+def _require_plain(storage: Storage, expected_bytes: int) -> None:
+    """Refuse pixels that are no plain numbers, or too many for the matrix that the header names.
+
+    A row or more beyond the last is no padding: with another matrix the picture would be sheared.
+    """
+    found = storage.pixels
+    if found is None or not (found.fragments or _excess_rows(storage, expected_bytes)):
+        return
+    what = (
+        "is a sequence of compressed fragments, though the transfer syntax says otherwise"
+        if found.fragments
+        else f"holds {found.count} bytes, expected {expected_bytes}"
+    )
+    raise ReadError(
+        f"{storage.name}: pixel data {what}",
+        code="DCM-015",
+        hint="the header does not belong to these pixels; export the series again",
+    )
+
+
+def _excess_rows(storage: Storage, expected_bytes: int) -> bool:
+    count = storage.pixels.count if storage.pixels else 0
+    return (count - expected_bytes) * 8 >= storage.columns * storage.samples * storage.allocated
 
 
 def _require_bytes(storage: Storage, *, found: int, expected: int) -> None:
