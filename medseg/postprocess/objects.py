@@ -73,7 +73,6 @@ def find_objects(
         grouped, heat_M = group_by_centres(
             heads_HIJK[0], heads_HIJK[1:], mask_IJK, way=plan.way, edges=edges
         )
-        # Pieces in which no centre was found belong to nobody yet.
         coarse, heat = _adopted(grouped, mask_IJK, heat_M)
         ids = split_pieces(coarse)
     elif isinstance(plan.way, Distances):
@@ -113,11 +112,12 @@ def _vote(
 ) -> tuple[NDArray[np.int64], Floats]:
     """Return the class of each object, and its mean probability there."""
     num = int(ids.max(initial=0))
-    flat = torch.from_numpy(ids.ravel().astype(np.int64)).to(probabilities_LIJK.device)
-    inside = flat > 0
-    number = flat[inside] - 1
+    inside = np.flatnonzero(ids)
+    device = probabilities_LIJK.device
+    place = torch.from_numpy(inside).to(device)
+    number = torch.from_numpy(ids.ravel()[inside].astype(np.int64) - 1).to(device)
     sums = [
-        torch.bincount(number, probabilities_LIJK[index].flatten()[inside].double(), num)
+        torch.bincount(number, probabilities_LIJK[index].flatten()[place].double(), num)
         for index in things
     ]
     mean_TM = torch.stack(sums) / torch.bincount(number, minlength=num).clamp_min(1)

@@ -235,9 +235,10 @@ def _open_tracker(chosen: Mapping[str, Any], manifest: Manifest, place: _Place) 
 
 def _logged(chosen: Mapping[str, Any], manifest: Manifest, plan: Plan) -> dict[str, Any]:
     """What is logged of the settings: no paths, but digests of what they lead to."""
-    groups = ("fold", "model", "loss", "optimizer", "schedule", "augment", "training")
+    told_apart = () if chosen["task"] == "semantic" else ("instance", "things")
+    names = ("fold", "task", *told_apart, "model", "loss", "optimizer", "schedule", "augment")
     return {
-        **{name: chosen[name] for name in groups},
+        **{name: chosen[name] for name in (*names, "training")},
         "plan": {
             "patch_vox": plan.patch_vox,
             "spacing_mm": plan.spacing_mm,
