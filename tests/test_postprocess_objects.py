@@ -217,6 +217,8 @@ def test_fusion_makes_classes_and_objects_agree():
         ("centre", {"sigma": 3}, "sigma"),
         ("centre", {"least_heat": 1.5}, "below 1"),
         ("distance", {"seed_level": 0}, "above 0"),
+        ("distance", {"seed_level": "half"}, "not supported"),
+        ("components", {"corners": "some"}, "expected true or false"),
     ],
 )
 def test_ways_refuse_what_they_do_not_know(name, settings, said):
@@ -229,3 +231,5 @@ def test_an_object_plan_survives_json():
     assert ObjectPlan.from_json(plan.to_json()) == plan
     with pytest.raises(PlanError, match="expected semantic"):
         ObjectPlan(task="objects")
+    with pytest.raises(PlanError, match="a size of 0 or more"):
+        ObjectPlan(task="instance", least_ml="small")

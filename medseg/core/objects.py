@@ -26,6 +26,10 @@ class Components:
     name: ClassVar[str] = "components"
     corners: bool = True
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.corners, bool):
+            raise PlanError(f"instance=components: corners={self.corners}; expected true or false")
+
     def num_channels(self, _spatial_dims: int) -> int:
         """Return how many channels the way adds."""
         return 0
@@ -115,7 +119,7 @@ class ObjectPlan:
             raise PlanError(f"task={self.task}: expected semantic, instance or panoptic")
         for name in ("least_ml", "least_px"):
             value = getattr(self, name)
-            if not 0 <= value < float("inf"):
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise PlanError(f"instance.{name}={value}: expected a size of 0 or more")
 
     def least_vox(self, geometry: Geometry) -> float:
