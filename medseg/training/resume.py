@@ -35,7 +35,7 @@ def training_identity(job: Job) -> dict[str, Any]:
         "objects": choices.objects
         and {
             **choices.objects.to_json(),
-            "things": job.labels.things,
+            "things": list(job.labels.things),
         },
         "regions": choices.regions and [asdict(region) for region in choices.regions],
         "budget": {
