@@ -12,6 +12,8 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.volume import Volume
 from medseg.io.dicom.reader import find_series, read_dicom
+from medseg.io.dicom.rtstruct import read_rtstruct
+from medseg.io.dicom.rtstruct_write import write_rtstruct
 from medseg.io.dicom.seg import read_seg, write_seg
 from medseg.io.dicom.series_writer import write_series
 
@@ -74,6 +76,20 @@ def test_a_seg_lies_on_the_frames_of_its_enhanced_source(enhanced, voxels, tmp_p
     on_single = read_seg(tmp_path / "m.dcm", labels=labels, source=tmp_path / "single")
     assert np.array_equal(on_source.only_channel, label_map)
     assert np.array_equal(on_single.only_channel, label_map)
+
+
+def test_an_rtstruct_refers_to_the_frames_of_its_enhanced_source(enhanced, tmp_path, rng):
+    scan = read_dicom(enhanced)
+    label_map = rng.integers(0, 2, SHAPE).astype(np.uint8)
+    path, labels = tmp_path / "m.dcm", label_set({"organ": 1})
+    write_rtstruct(label_map, path, geometry=scan.geometry, labels=labels, source=enhanced)
+    assert np.array_equal(read_rtstruct(path, labels=labels, source=enhanced).voxels[0], label_map)
+    groups = pydicom.dcmread(enhanced).PerFrameFunctionalGroupsSequence
+    for contour in pydicom.dcmread(path).ROIContourSequence[0].ContourSequence:
+        (image,) = contour.ContourImageSequence
+        assert image.ReferencedSOPInstanceUID == "1.2.3.4"
+        frame = groups[image.ReferencedFrameNumber - 1].PlanePositionSequence[0]
+        assert float(contour.ContourData[2]) == pytest.approx(frame.ImagePositionPatient[2])
 
 
 def test_rescaling_may_differ_from_frame_to_frame(enhanced, voxels):

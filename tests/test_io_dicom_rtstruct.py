@@ -18,6 +18,8 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import CodedTerm, Label, LabelSet, label_set
 from medseg.io.dicom.rtstruct import classes_drawn, read_rtstruct, read_rtstruct_labels
 from medseg.io.dicom.rtstruct_write import write_rtstruct
+from medseg.io.dicom.series_writer import write_series
+from medseg.io.formats import classes_in_mask, read_label_map, write_label_map
 
 SHAPE = (9, 8, 4)
 ORGANS = label_set({"liver": 1, "spleen": 2})
@@ -381,6 +383,24 @@ def test_another_frame_of_reference_is_refused(scan, tmp_path):
     dataset.save_as(tmp_path / "m.dcm")
     with pytest.raises(GeometryError, match=r"DCM-033 .* another frame of reference"):
         again(tmp_path)
+
+
+def test_a_mask_of_any_kind_is_refused_on_a_scan_in_another_space(scan, tmp_path):
+    label_map = np.ones(SHAPE, dtype=np.uint8)
+    elsewhere = tmp_path / "elsewhere"
+    write_series(scan, elsewhere, modality="CT", patient_id="x", seed="other")
+    for suffix, what in ((".rtstruct.dcm", "RTSTRUCT"), (".seg.dcm", "SEG")):
+        path = tmp_path / f"m{suffix}"
+        write_label_map(
+            label_map, path, geometry=scan.geometry, labels=ORGANS, source=tmp_path / "scan"
+        )
+        assert classes_in_mask(path, ORGANS) == ("liver",)
+        found = read_label_map(path, ORGANS, onto=scan.geometry, scan=tmp_path / "scan")
+        assert np.array_equal(found.only_channel, label_map)
+        with pytest.raises(GeometryError, match=f"DCM-033 .* give the series the {what}"):
+            read_label_map(path, ORGANS, onto=scan.geometry, scan=elsewhere)
+        with pytest.raises(WriteError, match=r"FIL-021 .* refers to the series it was drawn on"):
+            write_label_map(label_map, path, geometry=scan.geometry, labels=ORGANS)
 
 
 def test_regions_find_their_class_by_name_in_any_case_then_by_code(scan, tmp_path):

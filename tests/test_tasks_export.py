@@ -63,7 +63,8 @@ def test_a_folder_of_masks_is_written_in_every_format_with_its_scans(folder, cap
             assert verify_mask(path, folder / "scans" / f"{name}.nii.gz").passed
 
 
-def test_a_dicom_series_gets_its_seg_and_back(tmp_path, rng):
+@pytest.mark.parametrize("name", ["dicom_seg", "rtstruct"])
+def test_a_dicom_series_gets_its_mask_and_back(name, tmp_path, rng):
     mask = rng.integers(0, 3, (5, 6, 4)).astype(np.uint8)
     scan = Volume(mask[None].astype(np.int16), Geometry((5, 6, 4), np.diag([-0.8, -0.8, 3, 1])))
     write_series(scan, tmp_path / "series", modality="CT", patient_id="phantom", seed="scan")
@@ -71,12 +72,13 @@ def test_a_dicom_series_gets_its_seg_and_back(tmp_path, rng):
     path = tmp_path / "masks" / "mask.nii.gz"
     write_label_map(mask, path, geometry=geometry, labels=LABELS)
     write_sidecars(path.parent, LABELS)
-    line = ["export", f"scan={tmp_path / 'series'}", f"output={tmp_path / 'seg'}"]
-    assert cli([*line, f"prediction={path}", "formats=[dicom_seg]"]) == 0
-    seg = tmp_path / "seg" / "mask.seg.dcm"
-    assert np.array_equal(read_seg(seg, labels=LABELS, onto=geometry).only_channel, mask)
+    line = ["export", f"scan={tmp_path / 'series'}", f"output={tmp_path / 'out'}"]
+    assert cli([*line, f"prediction={path}", f"formats=[{name}]"]) == 0
+    written = tmp_path / "out" / f"mask{writing.SUFFIX_OF[name]}"
+    assert np.array_equal(read_label_map(written, LABELS, onto=geometry).only_channel, mask)
+    assert verify_mask(written, tmp_path / "series").passed
     line[-1] = f"output={tmp_path / 'back'}"
-    assert cli([*line, f"prediction={seg}", f"manifest={path.parent / 'labels.json'}"]) == 0
+    assert cli([*line, f"prediction={written}", f"manifest={path.parent / 'labels.json'}"]) == 0
     back = read_label_map(tmp_path / "back" / "mask.seg.nrrd", LABELS)
     assert np.array_equal(back.only_channel, mask)
     assert back.geometry.matches(geometry)

@@ -196,8 +196,12 @@ def _by_matplotlib(path: Path, reference: Geometry) -> tuple[NDArray[Any], float
     filled = np.zeros(reference.shape, dtype=np.uint16)
     error_mm = 0.0
     for region in dataset.ROIContourSequence:
+        if region.ReferencedROINumber not in order:
+            continue
         inside = np.zeros(reference.shape, dtype=bool)
         for contour in region.get("ContourSequence", ()):
+            if not contour.ContourGeometricType.startswith("CLOSED"):
+                continue
             points = np.array(contour.ContourData, dtype=np.float64).reshape(-1, 3) * (-1, -1, 1)
             index = reference.to_index(points)
             nearest = np.column_stack([np.floor(index[:, :2]) + 0.5, np.rint(index[:, 2])])
