@@ -12,20 +12,23 @@ from pathlib import Path
 from benchmarks.canary_set import MARKERS, PATHS
 
 # Attributes that a DICOM object shares with the scan it was drawn on (docs/privacy.md).
-_SHARED = frozenset(
+SHARED = frozenset(
     {
         "PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID", "StudyDate", "StudyID",
         "AccessionNumber", "ReferringPhysicianName", "SeriesInstanceUID", "SOPInstanceUID",
     }
 )  # fmt: skip
-# What may be found where: the list of docs/privacy.md, by the pattern of a file's name.
+# A dataset's own papers, which say where its files lie.
+_NAMING_FILES = ("manifest.json", "check.json")
+_KINDS = ("seg", "rtstruct", "sr")
+# What may be found where, below the work folder: the list of docs/privacy.md. The manifest of
+# de-identified copies is not in it, nor is anything that a training or a tracking store holds.
 ALLOWED = {
-    "manifest.json": PATHS,
-    "check.json": PATHS,
-    "*.seg.dcm": _SHARED,
-    "*.rtstruct.dcm": _SHARED,
-    "*.sr.dcm": _SHARED,
-    "ids/*.csv": frozenset({"PatientID", "SeriesInstanceUID"}),
+    **{f"{data}/{name}": PATHS for data in ("tree", "listed") for name in _NAMING_FILES},
+    **{
+        f"{masks}/*.{kind}.dcm": SHARED for masks in ("exported", "listed masks") for kind in _KINDS
+    },
+    "home/ids/*.csv": frozenset({"PatientID", "SeriesInstanceUID"}),
 }
 
 
@@ -42,9 +45,17 @@ def search(folder: Path) -> Iterator[Hit]:
     """Look for every marker in the names and contents of all files below a folder."""
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder).as_posix()
-        contents = [place.encode(), *(_contents(path.read_bytes()) if path.is_file() else ())]
+        contents = [place.encode(), *_contents(_bytes_of(path))]
         for field in _fields_in(contents):
             yield Hit(place, field, _may(place, field))
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except FileNotFoundError:
+        # A tracker that still sends removes its locks and journals.
+        return b""
 
 
 def fields_in(text: str) -> list[str]:
@@ -62,7 +73,7 @@ def _fields_in(contents: list[bytes]) -> list[str]:
 
 
 def _may(place: str, field: str) -> bool:
-    return any(fnmatch(place, f"*{name}") and field in fields for name, fields in ALLOWED.items())
+    return any(fnmatch(place, name) and field in fields for name, fields in ALLOWED.items())
 
 
 def _contents(content: bytes) -> Iterator[bytes]:
