@@ -7,6 +7,7 @@ import pydicom
 import pytest
 
 from medseg.core.errors import ManifestError
+from medseg.core.fingerprint import Fingerprint
 from medseg.core.geometry import Geometry
 from medseg.core.volume import Volume
 from medseg.data.ingest import ingest
@@ -14,6 +15,7 @@ from medseg.data.layouts.found import Request
 from medseg.data.scans import read_scan
 from medseg.inference.sources import sources_in, sources_of_manifest
 from medseg.io.dicom.series_writer import write_series
+from medseg.training.job import Job
 
 SHAPE = (6, 5, 4)
 # QIBA, "SUV body weight": grams over becquerel, which ADMIN says are corrected to the injection.
@@ -63,3 +65,13 @@ def test_a_network_of_one_unit_refuses_a_dataset_of_the_other(tmp_path, declared
     with pytest.raises(ManifestError, match=f"SCN-010 .*{declared}, but .* trained on {trained}"):
         sources_of_manifest(manifest, "all", trained_on={"PET": trained})
     assert sources_of_manifest(manifest, "all", trained_on={"PET": declared})
+
+
+@pytest.mark.usefixtures("activity")
+def test_a_plan_measured_in_one_unit_trains_on_no_dataset_of_the_other(tmp_path):
+    manifest = manifest_of(tmp_path / "pet", "SUV")
+    measured = Fingerprint(
+        cases=(), channels=(("PET", "PT"),), foreground=(), whole=(), unit="mm", manifest_digest=""
+    )
+    with pytest.raises(ManifestError, match=r"SCN-010 .* its plan was measured on PT"):
+        Job(manifest=manifest, plan=None, choices=None, fingerprint=measured)

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from medseg.core.errors import ConfigError, ManifestError, ReadError
+from medseg.core.errors import ConfigError, ReadError
 from medseg.core.volume import Volume
-from medseg.data.case import SUV
 from medseg.data.manifest import Case, Manifest
 from medseg.data.scans import read_scan
 from medseg.data.splits import split_cases
+from medseg.data.units import require_same_units
 from medseg.io.dicom.identity import case_id_of
 from medseg.io.dicom.reader import find_series, is_dicom
 from medseg.io.dicom.series import Series
@@ -87,7 +87,7 @@ def sources_of_manifest(
         ConfigError: another split, or one without cases.
         ManifestError: SCN-010, a channel in SUV where the network knows activity, or the reverse.
     """
-    _require_units(manifest, trained_on or {})
+    require_same_units(manifest, trained_on or {}, by="the network was trained on")
     by_name: dict[str, Sequence[Case]] = {
         "train": manifest.training_cases,
         "test": manifest.test_cases,
@@ -111,18 +111,6 @@ def sources_of_manifest(
         )
         for case in cases
     ]
-
-
-def _require_units(manifest: Manifest, trained_on: Mapping[str, str]) -> None:
-    for channel in manifest.channels:
-        known = trained_on.get(channel.name, channel.modality)
-        if (known == SUV) != (channel.modality == SUV):
-            raise ManifestError(
-                f"{manifest.name}: channel {channel.name!r} is of modality {channel.modality}, but "
-                f"the network was trained on {known}",
-                code="SCN-010",
-                hint=f"ingest it with channels.{channel.name}={known}; units are not mixed",
-            )
 
 
 def _sources_of(path: Path, *, suv: bool) -> list[Source]:

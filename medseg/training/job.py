@@ -8,6 +8,7 @@ from medseg.core.labels import LabelSet
 from medseg.core.objects import labels_for
 from medseg.core.plan import Plan
 from medseg.data.manifest import Manifest
+from medseg.data.units import require_same_units
 from medseg.training.choices import Choices
 
 
@@ -20,12 +21,20 @@ class Job:
         plan: how scans are prepared, cut and learnt.
         choices: the user's.
         fingerprint: of the dataset, for the checkpoint to carry; None where there is none.
+
+    Raises:
+        ManifestError: SCN-010, a plan that was measured in another unit of PET than the dataset's.
     """
 
     manifest: Manifest
     plan: Plan
     choices: Choices
     fingerprint: Fingerprint | None = None
+
+    def __post_init__(self) -> None:
+        if self.fingerprint is not None:
+            known = dict(self.fingerprint.channels)
+            require_same_units(self.manifest, known, by="its plan was measured on")
 
     @property
     def labels(self) -> LabelSet:
