@@ -1,14 +1,16 @@
 """Mutated files of every format: read, refused with a code, or what must never be.
 
 usage: python -m benchmarks.mutations OUTPUT [--formats nifti,png] [--count 5000] [--workers 2]
+           [--limit-s 10]
 
 Of every format a small good file is made; mutation number n of it (bits flipped, the end cut off,
 spans inserted, deleted, swapped or overwritten, fields of the header exchanged) follows from n
 alone. A child process reads one after the other, with warnings as errors. What it says is counted:
 `read`, `refused` (a coded refusal of one line), `uncoded` (a refusal without one), `other` (any
-other exception), `crash` (the child died), `slow` (over 10 s; the child is killed) and `fat` (it
-took more than a GiB). Blocks of 100 go to OUTPUT/mutations.jsonl, from which a stopped run goes on,
-counts to OUTPUT/mutations.json; files that did anything but read or refuse are kept in OUTPUT/kept.
+other exception), `crash` (the child died), `slow` (no answer within `--limit-s`, to be raised where
+others keep the machine busy; the child is killed) and `fat` (it took more than a GiB). Blocks of
+100 go to OUTPUT/mutations.jsonl, from which a stopped run goes on, counts to OUTPUT/mutations.json;
+files that did anything but read or refuse are kept in OUTPUT/kept.
 """
 
 import argparse
@@ -28,7 +30,6 @@ from typing import IO, Any
 from benchmarks.ledger import Ledger
 from benchmarks.mutated import FORMATS, mutated, write_good
 
-_LIMIT_S = 10.0
 _MOST_KIB = 2**20
 _BLOCK = 100
 _FINE = ("read", "refused")
@@ -42,6 +43,7 @@ def main() -> None:
     words.add_argument("--formats", default=",".join(FORMATS))
     words.add_argument("--count", type=int, default=5000)
     words.add_argument("--workers", type=int, default=1)
+    words.add_argument("--limit-s", type=float, default=10.0)
     words.add_argument("--read", action="store_true", help=argparse.SUPPRESS)
     chosen = words.parse_args()
     if chosen.read:
@@ -58,7 +60,7 @@ def main() -> None:
 
     def measure(task: tuple[str, int]) -> None:
         name, start = task
-        found = block(name, start, good[name], chosen.output)
+        found = block(name, start, good[name], chosen.output, limit_s=chosen.limit_s)
         with lock:
             ledger.append(found, format=name, start=start)
             print(name, start, found["counts"], flush=True)
@@ -70,7 +72,7 @@ def main() -> None:
     print(json.dumps(told, indent=2))
 
 
-def block(name: str, start: int, good: Path, output: Path) -> dict[str, Any]:
+def block(name: str, start: int, good: Path, output: Path, *, limit_s: float) -> dict[str, Any]:
     """Read a block of mutations of one file; return how often what happened, and what was odd."""
     place = output / "tried" / f"{name}_{start}"
     shutil.rmtree(place, ignore_errors=True)
@@ -79,7 +81,7 @@ def block(name: str, start: int, good: Path, output: Path) -> dict[str, Any]:
     whole = path.read_bytes()
     counts: Counter[str] = Counter()
     odd: list[dict[str, Any]] = []
-    reader = Reader()
+    reader = Reader(limit_s)
     for number in range(start, start + _BLOCK):
         path.write_bytes(mutated(whole, number))
         told = reader.ask(path)
@@ -96,7 +98,8 @@ def block(name: str, start: int, good: Path, output: Path) -> dict[str, Any]:
 class Reader:
     """A child that reads files, and is started again when it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
         self._child: subprocess.Popen[str] | None = None
         self.longest_s = 0.0
 
@@ -109,7 +112,7 @@ class Reader:
             late.append(True)
             child.kill()
 
-        timer = Timer(_LIMIT_S, stop)
+        timer = Timer(self._limit_s, stop)
         timer.start()
         print(path, file=_pipe(child.stdin), flush=True)
         line = _pipe(child.stdout).readline()
