@@ -1,6 +1,7 @@
 """Learning without labels and from other weights, as a user runs it."""
 
 import json
+import signal
 from pathlib import Path
 
 import nibabel
@@ -13,6 +14,8 @@ from medseg.core.labels import label_set
 from medseg.data.case import Case, Channel
 from medseg.data.manifest import Manifest, write_manifest
 from medseg.models.tensor_file import load_tensors
+from medseg.training.loop import StepReport
+from medseg.training.session import Session
 
 QUICK = [
     "model=unet", "mlflow.enabled=false", "device=cpu", "overrides.batch_size=2",
@@ -110,16 +113,47 @@ def test_more_channels_than_before_are_told_and_inflated(dataset, tmp_path, caps
     assert "begins at random" not in told
 
 
-def test_a_resumed_pretraining_goes_the_same_way(dataset, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "word",
+    [
+        "experiment=pretrain",
+        "training.mean_teacher={weight: 5, ramp_up_steps: 2}",
+        "training.frozen_steps=4",
+    ],
+)
+def test_a_stopped_and_resumed_training_ends_as_an_undisturbed_one(
+    dataset, tmp_path, monkeypatch, word
+):
+    words = [word, "training.max_steps=6"]
+    if "frozen" in word:
+        assert train(dataset, tmp_path / "first", "training.max_steps=2") == 0
+        words.append(f"training.init={tmp_path / 'first'}")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    quick = ("experiment=pretrain", "training.max_steps=6")
-    assert train(dataset, whole, *quick) == 0
-    assert train(dataset, parts, *quick) == 0
-    again = ("training.resume=true", "training.max_steps=6")
-    assert train(dataset, parts, *again) == 2
+    assert train(dataset, whole, *words) == 0
+
+    after_step = Session.after_step
+
+    def stop_after_three(session: Session, report: StepReport) -> None:
+        after_step(session, report)
+        if report.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "after_step", stop_after_three)
+        assert train(dataset, parts, *words) == 128 + signal.SIGTERM
+    assert train(dataset, parts, *words, "training.resume=true") == 0
+    undisturbed = load_tensors(whole / "state.pt")
+    resumed = load_tensors(parts / "state.pt")
+    assert resumed["step"] == 6
+    for name, value in undisturbed["network"].items():
+        assert torch.equal(value, resumed["network"][name]), name
+
+
+def test_a_pretraining_does_not_go_on_as_another_training(dataset, tmp_path, capsys):
+    assert train(dataset, tmp_path / "run", "experiment=pretrain", "training.max_steps=2") == 0
+    again = ("training.resume=true", "training.max_steps=2")
+    assert train(dataset, tmp_path / "run", *again) == 2
     assert "pretrain has changed" in capsys.readouterr().err
-    for name, value in load_tensors(whole / "model.pt")["weights"].items():
-        assert torch.equal(value, load_tensors(parts / "model.pt")["weights"][name])
 
 
 def test_unlabelled_cases_are_learnt_from_beside_labelled_ones(dataset, tmp_path, capsys):
