@@ -64,7 +64,10 @@ def rows_of(path):
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize("way", ["components", "centre", "distance"])
+@pytest.mark.parametrize(
+    "way",
+    ["centre", *(pytest.param(one, marks=pytest.mark.slow) for one in ("components", "distance"))],
+)
 def test_each_way_is_trained_predicts_without_settings_and_is_scored(dataset, tmp_path, way):
     run, masks, scores = (tmp_path / name for name in ("run", "masks", "scores"))
     assert train(dataset, "task=instance", f"instance={way}", f"output={run}") == 0
@@ -95,6 +98,7 @@ def test_each_way_is_trained_predicts_without_settings_and_is_scored(dataset, tm
     assert pooled["num_reference"] == pooled["num_found"] + pooled["num_missed"]
 
 
+@pytest.mark.slow
 def test_a_resumed_training_may_not_change_its_way(dataset, tmp_path, capsys):
     run = f"output={tmp_path}"
     assert train(dataset, "task=instance", "instance=distance", run) == 0
