@@ -110,6 +110,25 @@ def test_objects_larger_than_windows_are_whole(way, dims, rng):
     assert (done.objects.confidence_M > 0.9).all()
 
 
+@pytest.mark.parametrize("way", [Centres(), Distances()], ids=lambda way: way.name)
+def test_stuff_stays_and_things_are_told_apart(way):
+    labels = label_set({"tissue": 1, "cell": 2}).with_things(["cell"])
+    shape, edges = (40, 36, 1), (1.0, 1.0, 1.0)
+    drawn = np.zeros(shape, np.int64)
+    drawn[4:14, 5:15], drawn[14:23, 5:15], drawn[25:34, 20:30] = 1, 2, 3
+    classes = np.where(drawn > 0, 2, np.indices(shape)[0] > 8)
+    outputs = truth(drawn, way, edges, 2)
+    logits = np.stack([10.0 * (classes == index) for index in range(3)]).astype(np.float32)
+    outputs = np.concatenate([logits, outputs[2:]])
+    plan = plan_of(len(outputs), 2, patch=(16, 16, 1), spacing_mm=edges)
+    names = tuple(f"c{n}" for n in range(len(outputs)))
+    scan = Volume(outputs, Geometry(shape, np.eye(4)), names)
+    done = predictor_of(plan, way, labels).segment(scan)
+    assert np.array_equal(done.label_map, classes)
+    assert same_objects(done.objects.ids_IJK, drawn)
+    assert set(done.objects.class_M) == {2}
+
+
 def test_offsets_point_the_same_way_in_a_scan_that_lies_otherwise(rng):
     """The scan's axes are flipped and swapped against the plan's; its objects are the same ones."""
     edges = (1.0, 1.0, 2.0)

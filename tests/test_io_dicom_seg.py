@@ -66,10 +66,11 @@ def test_every_orientation_survives_series_and_seg(axes, oblique, spacing_mm, tm
     assert again.geometry.matches(scan.geometry)
 
 
-def test_highdicom_reads_the_same_voxels_at_the_same_places(tmp_path, rng):
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_highdicom_reads_the_same_voxels_at_the_same_places(kind, tmp_path, rng):
     scan = write_scan(turned(np.eye(3)), tmp_path / "scan")
     label_map = rng.integers(0, 3, SHAPE).astype(np.uint8)
-    segment(label_map, scan, tmp_path)
+    segment(label_map, scan, tmp_path, kind=kind)
     volume = highdicom.seg.segread(tmp_path / "m.dcm").get_volume(combine_segments=True)
     to_ras = np.diag([-1, -1, 1, 1])
     theirs = np.argwhere(np.ones(volume.array.shape, dtype=bool))
@@ -181,10 +182,11 @@ def test_a_segment_of_no_class_and_a_scan_in_place_of_a_seg_are_refused(tmp_path
 
 
 @pytest.mark.skipif(shutil.which("segimage2itkimage", path=BIN) is None, reason="dcmqi is absent")
-def test_dcmqi_reads_the_same_voxels_at_the_same_places(tmp_path, rng):
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_dcmqi_reads_the_same_voxels_at_the_same_places(kind, tmp_path, rng):
     scan = write_scan(turned(np.eye(3)), tmp_path / "scan")
     label_map = rng.integers(0, 3, SHAPE).astype(np.uint8)
-    segment(label_map, scan, tmp_path)
+    segment(label_map, scan, tmp_path, kind=kind)
     command = [shutil.which("segimage2itkimage", path=BIN), "--inputDICOM", tmp_path / "m.dcm"]
     subprocess.run(
         [*command, "--outputDirectory", tmp_path, "--outputType", "nrrd"],
@@ -192,11 +194,25 @@ def test_dcmqi_reads_the_same_voxels_at_the_same_places(tmp_path, rng):
         capture_output=True,
     )
     for number in (1, 2):
-        image = SimpleITK.ReadImage(str(tmp_path / f"{number}.nrrd"))
-        theirs = np.argwhere(SimpleITK.GetArrayFromImage(image).T > 0)
+        # Of a LABELMAP dcmqi makes one label map, of other segments a file each.
+        file, value = (1, number) if kind == "LABELMAP" else (number, number)
+        image = SimpleITK.ReadImage(str(tmp_path / f"{file}.nrrd"))
+        theirs = np.argwhere(value == SimpleITK.GetArrayFromImage(image).T)
         world = [image.TransformIndexToPhysicalPoint(index) for index in theirs.tolist()]
         ours = scan.geometry.to_index(np.array(world) * (-1, -1, 1))
         assert np.abs(ours - np.rint(ours)).max() < 1e-3
         assert {tuple(i) for i in np.rint(ours).astype(int)} == {
             tuple(i) for i in np.argwhere(label_map == number)
         }
+
+
+def test_names_outside_the_character_set_of_the_scan_survive_beside_those_inside(tmp_path):
+    scan = write_scan(turned(np.eye(3)), tmp_path / "scan")
+    for path in (tmp_path / "scan").iterdir():
+        header = pydicom.dcmread(path)
+        header.SpecificCharacterSet, header.PatientName = "ISO_IR 100", "Müller^Jörg"
+        header.save_as(path)
+    labels = label_set({"Läsion": 1, "脾臓": 2})
+    segment(np.indices(SHAPE).sum(0).astype(np.uint8) % 3, scan, tmp_path, labels=labels)
+    assert read_seg_labels(tmp_path / "m.dcm").names == ("Läsion", "脾臓")
+    assert str(pydicom.dcmread(tmp_path / "m.dcm").PatientName) == "Müller^Jörg"

@@ -303,7 +303,7 @@ def test_row_55_a_misnamed_file_is_read_by_its_content_and_told_its_name(tmp_pat
         (b"", "FIL-003", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "FIL-004", "git lfs pull"),
         (b"<!DOCTYPE html><html>404</html>", "FIL-004", "web page"),
-        (gzip.compress(b""), "FIL-006", "not a format"),
+        (gzip.compress(b"", mtime=0), "FIL-006", "not a format"),
         (b"hello", "FIL-006", "not a format"),
     ],
 )
