@@ -154,10 +154,18 @@ def as_pet(path, **attributes):
     [
         ({}, 70_000 / (370e6 * 2 ** (-3600 / 6586.2))),
         ({"SeriesTime": "113000"}, 70_000 / (370e6 * 2 ** (-3600 / 6586.2))),
+        (
+            {"SeriesTime": "1030", "AcquisitionTime": "1030"},
+            70_000 / (370e6 * 2 ** (-5400 / 6586.2)),
+        ),
+        (
+            {"SeriesTime": "10", "AcquisitionTime": "100000.25"},
+            70_000 / (370e6 * 2 ** (-3600 / 6586.2)),
+        ),
         ({"DecayCorrection": "ADMIN"}, 70_000 / 370e6),
         ({"Units": "GML"}, 1.0),
     ],
-    ids=["start", "stamped-later", "admin", "already-suv"],
+    ids=["start", "stamped-later", "no-seconds", "an-hour", "admin", "already-suv"],
 )
 def test_suv_follows_its_closed_form(attributes, factor, voxels, tmp_path):
     for path in write(np.abs(voxels), tmp_path, "PT"):
@@ -173,6 +181,7 @@ def test_suv_follows_its_closed_form(attributes, factor, voxels, tmp_path):
         ({"Units": "CNTS"}, "values are in CNTS, expected BQML"),
         ({"DecayCorrection": "NONE"}, "DecayCorrection is NONE"),
         ({"SeriesTime": "noon"}, "SeriesTime is missing or no time"),
+        ({"SeriesTime": "103"}, "SeriesTime is missing or no time"),
     ],
 )
 def test_suv_is_refused_where_an_ingredient_is_missing(attributes, why, voxels, tmp_path):

@@ -87,10 +87,11 @@ def _moment(header: Dataset, day: str, clock: str, name: str) -> datetime:
 
 def _parsed(day: str, clock: str, keyword: str, name: str) -> datetime:
     # Offsets from UTC are the same for all times of one series and cancel out.
-    digits = clock.split("+")[0].split("-")[0]
-    form = "%Y%m%d%H%M%S.%f" if "." in digits else "%Y%m%d%H%M%S"
+    digits, _, fraction = clock.split("+")[0].split("-")[0].partition(".")
+    # Minutes and seconds may be left out (PS3.5 6.2); strptime would read 1030 as 10:03:00.
+    whole = digits.ljust(6, "0") if len(digits) % 2 == 0 else ""
     try:
-        return datetime.strptime(day + digits, form)
+        return datetime.strptime(f"{day}{whole}.{fraction or 0}", "%Y%m%d%H%M%S.%f")
     except ValueError as fault:
         raise _refusal(name, f"{keyword} is missing or no time of day") from fault
 
