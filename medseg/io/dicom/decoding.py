@@ -51,7 +51,11 @@ def decode(dataset: Dataset, index: int) -> NDArray[Any]:
     """Decode one frame of a data set."""
     found = text(dataset.file_meta, "TransferSyntaxUID")
     decoder = get_decoder(UID(found) if found else ImplicitVRLittleEndian)
-    pixels, _ = decoder.as_array(dataset, index=index, raw=True)
+    # pydicom would ask GDCM first, which ends its process over streams that others refuse.
+    plugins = sorted(decoder.available_plugins, key=lambda name: name == "gdcm")
+    pixels, _ = decoder.as_array(
+        dataset, index=index, raw=True, decoding_plugin=plugins[0] if plugins else ""
+    )
     return np.asarray(pixels)
 
 
