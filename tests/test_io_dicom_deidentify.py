@@ -308,17 +308,19 @@ def test_text_that_may_be_burned_in_is_refused_unless_forced(
 def test_nothing_hides_in_unused_bits_behind_the_pixels_or_before_the_header(who, tmp_path, rng):
     voxels = rng.integers(0, 4096, SHAPE).astype(np.int16)
     source = series(tmp_path / "scan", voxels)
+    # Less than a row of these tiny slices: more than a row behind the pixels is refused.
+    start = MARKER.encode()[:8]
 
     def hide(dataset):
         dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
         words = np.frombuffer(dataset.PixelData, "<u2") | 0x5000
-        dataset.PixelData = words.astype("<u2").tobytes() + MARKER.encode() + b"\0"
+        dataset.PixelData = words.astype("<u2").tobytes() + start
         dataset.preamble = MARKER.encode().ljust(128, b"\0")
 
     edit_all(source, hide)
     copies, _ = copy(source, tmp_path / "copy", who)
     for path, dataset in zip(sorted((tmp_path / "copy").iterdir()), copies, strict=True):
-        assert MARKER.encode() not in path.read_bytes()
+        assert start not in path.read_bytes()
         assert int(np.frombuffer(dataset.PixelData, "<u2").max()) < 4096
     assert same(read_dicom(source), read_dicom(tmp_path / "copy"))
 
