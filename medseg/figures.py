@@ -102,32 +102,6 @@ def learning_curve_png(loss: Curve, scores: Mapping[str, Curve]) -> bytes:
     return _png(figure)
 
 
-def strip_plot_png(values: Mapping[str, Sequence[float]], *, measure: str) -> bytes:
-    """Draw every case as a point, a row a class, with a line at the mean.
-
-    Args:
-        values: scores of all cases by class; undefined ones (NaN) are counted in the row's name.
-        measure: what the scores are, with its unit.
-    """
-    height_in = 1.0 + 0.5 * max(1, len(values))
-    figure = Figure(figsize=(_WIDTH_IN, height_in), dpi=_DOTS_PER_INCH)
-    axes = figure.add_subplot()
-    names = []
-    for row, (name, scores) in enumerate(values.items()):
-        numbers = np.asarray(scores, dtype=np.float64)
-        defined = numbers[~np.isnan(numbers)]
-        spread = (np.arange(len(defined)) * _GOLDEN % 1 - 0.5) * 0.6
-        axes.scatter(defined, row + spread, s=12, alpha=0.6)
-        if defined.size:
-            axes.plot([defined.mean()] * 2, [row - 0.4, row + 0.4], color="black")
-        num_undefined = len(numbers) - len(defined)
-        names.append(f"{name} ({num_undefined} undefined)" if num_undefined else name)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel(measure)
-    return _png(figure)
-
-
 @dataclass(frozen=True, slots=True)
 class _Page:
     """How slices of a grid lie on paper.

@@ -16,6 +16,10 @@ from medseg.transforms.chains import PrepareChain
 OBLIQUE = Rotation.from_euler("xyz", [10, -15, 20], degrees=True).as_matrix()
 
 
+def most_probable(scores_LIJK):
+    return scores_LIJK.argmax(dim=0).numpy()
+
+
 def plan_with(spacing_mm):
     return Plan(
         dataset="test",
@@ -46,7 +50,9 @@ def test_flips_and_orders_of_axes_come_back_voxel_for_voxel(order, rng):
         scan = Volume(labels[None].astype(np.float32), geometry)
         prepared = PrepareChain(plan_with((None, None, None)))(scan)
         scores = torch.nn.functional.one_hot(prepared.image_CIJK[0].long(), 3).permute(3, 0, 1, 2)
-        back = restore_label_map(scores.float(), prepared.geometry, onto=geometry)
+        back = restore_label_map(
+            scores.float(), prepared.geometry, onto=geometry, decide=most_probable
+        )
         assert np.array_equal(back, labels)
 
 
@@ -84,6 +90,8 @@ def test_slabs_join_without_a_seam(monkeypatch, rng):
     geometry = placed((20, 20, 10))
     scores = torch.from_numpy(rng.normal(size=(3, 12, 13, 14)).astype(np.float32))
     source = placed((12, 13, 14), spacing_mm=(1.2, 1.4, 2.0))
-    whole = restore_label_map(scores, source, onto=geometry)
+    whole = restore_label_map(scores, source, onto=geometry, decide=most_probable)
     monkeypatch.setattr("medseg.inference.restore._SLAB_VOX", 900)
-    assert np.array_equal(restore_label_map(scores, source, onto=geometry), whole)
+    assert np.array_equal(
+        restore_label_map(scores, source, onto=geometry, decide=most_probable), whole
+    )

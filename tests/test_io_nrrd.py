@@ -13,8 +13,13 @@ from medseg.core.errors import MedsegError, WriteError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import CodedTerm, Label, LabelSet, label_set
 from medseg.core.volume import Volume
-from medseg.io.formats import read_label_map, read_volume, write_label_map, write_volume
-from medseg.io.seg_nrrd import read_segments
+from medseg.io.formats import (
+    classes_in_mask,
+    read_label_map,
+    read_volume,
+    write_label_map,
+    write_volume,
+)
 
 ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 SHEARED = np.array([[1, 0.3, 0, 5], [0, 2, 0.1, 6], [0, 0, 3, 7], [0, 0, 0, 1.0]])
@@ -326,14 +331,15 @@ def layered(path: Path, voxels: np.ndarray, names) -> Path:
     return path
 
 
-def test_overlapping_segments_are_channels_and_no_label_map(tmp_path, rng):
+def test_overlapping_segments_are_a_channel_a_class(tmp_path, rng):
     voxels = rng.integers(0, 2, (2, 2, 3, 4)).astype(np.uint8)
+    voxels[:, 0, 0, 0] = 1
     path = layered(tmp_path / "mask.seg.nrrd", voxels, ["a", "b"])
-    segments = read_segments(path)
-    assert segments.channels == ("a", "b")
-    assert np.array_equal(segments.voxels, voxels)
-    with pytest.raises(MedsegError, match=f"LBL-012 .* {int((voxels.sum(axis=0) == 2).sum())} vox"):
-        read_label_map(path, label_set({"a": 1, "b": 2}))
+    labels = label_set({"b": 1, "a": 2, "c": 3})
+    found = read_label_map(path, labels)
+    assert found.channels == ("b", "a", "c")
+    assert np.array_equal(found.voxels, [voxels[1], voxels[0], np.zeros_like(voxels[0])])
+    assert classes_in_mask(path, labels) == ("b", "a")
 
 
 def test_layers_that_do_not_overlap_are_matched_by_name(tmp_path, rng):
@@ -348,7 +354,7 @@ def test_layers_that_do_not_overlap_are_matched_by_name(tmp_path, rng):
 def test_a_layer_that_is_not_there_is_refused(tmp_path):
     path = nrrd(tmp_path / "m.seg.nrrd", ("raw", "raw\nSegment0_ID:=x\nSegment0_Layer:=3"))
     with pytest.raises(MedsegError, match="SNR-001"):
-        read_segments(path)
+        read_label_map(path, label_set({"x": 1}))
 
 
 def test_nan_samples_are_counted(tmp_path):

@@ -6,7 +6,6 @@ from typing import ClassVar
 EXIT_REFUSED = 2
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 
 class MedsegError(Exception):

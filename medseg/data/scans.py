@@ -271,5 +271,5 @@ class _ReferenceReader:
         require_match(placed, self.geometry, name=str(path), reference_name=str(scan))
         if len(volume.channels) == 1:
             return np.asarray(volume.only_channel)
-        # A SEG or RTSTRUCT may mark one voxel as several classes.
+        # Files that name their segments may mark one voxel as several classes.
         return self._merged(dict(enumerate(volume.voxels, start=1)))

@@ -36,18 +36,12 @@ def restore(scores_LIJK: torch.Tensor, geometry: Geometry, *, onto: Geometry) ->
     return torch.cat([slab for _, slab in _slabs(scores_LIJK, geometry, onto=onto)], dim=3)
 
 
-def best_label(scores_LIJK: torch.Tensor) -> NDArray[Any]:
-    """Return the index of the highest score of each voxel: uint8, uint16 from 257 scores on."""
-    best = scores_LIJK.argmax(dim=0).cpu().numpy()
-    return np.asarray(best, dtype=np.uint8 if scores_LIJK.shape[0] <= 256 else np.uint16)
-
-
 def restore_label_map(
     scores_LIJK: torch.Tensor,
     geometry: Geometry,
     *,
     onto: Geometry,
-    decide: Callable[[torch.Tensor], NDArray[Any]] = best_label,
+    decide: Callable[[torch.Tensor], NDArray[Any]],
 ) -> NDArray[Any]:
     """Return the label of every voxel of another grid, without holding all scores there.
 

@@ -96,12 +96,12 @@ def read_label_map(
         scan: the scan itself; a SEG or RTSTRUCT of another frame of reference is refused.
 
     Returns:
-        One channel of indices, (1, I, J, K); of a SEG or RTSTRUCT whose classes overlap, one
-        channel of 0 and 1 a class.
+        One channel of indices, (1, I, J, K); of a SEG, an RTSTRUCT or a .seg.nrrd whose classes
+        overlap, one channel of 0 and 1 a class.
 
     Raises:
         LabelError: LBL-001 to LBL-003 values that are no class, LBL-004 a picture in colours,
-            LBL-011 and LBL-012 segments (`seg_nrrd`).
+            LBL-011 segments that are no class (`seg_nrrd`).
         ReadError: as `read_volume`.
         GeometryError: as `read_volume`.
     """
@@ -157,7 +157,10 @@ def classes_in_mask(path: Path, labels: LabelSet) -> tuple[str, ...]:
 
         held = classes_in_dicom(path, labels)
     else:
-        held = frozenset(np.unique(read_label_map(path, labels).voxels).tolist())
+        mask = read_label_map(path, labels)
+        if len(mask.channels) > 1:
+            return tuple(n for n, one in zip(labels.names, mask.voxels, strict=True) if one.any())
+        held = frozenset(np.unique(mask.voxels).tolist())
     return tuple(name for index, name in enumerate(labels.names, start=1) if index in held)
 
 

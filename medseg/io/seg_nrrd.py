@@ -12,7 +12,7 @@ import numpy as np
 from medseg.core.errors import LabelError, ReadError
 from medseg.core.labels import Label, LabelSet
 from medseg.core.volume import Volume
-from medseg.io.nrrd import read_nrrd_keys, write_nrrd
+from medseg.io.nrrd import write_nrrd
 from medseg.io.sidecars import stored_values
 
 _MOST_SEGMENTS = 10_000
@@ -37,26 +37,16 @@ def is_segmentation(keys: dict[str, str]) -> bool:
     return "Segment0_LabelValue" in keys or "Segment0_ID" in keys
 
 
-def read_segments(path: Path) -> Volume:
-    """Read each segment as a channel of zeros and ones, named after it; they may overlap.
-
-    Raises:
-        ReadError: SNR-001 not a segmentation or keys that contradict the voxels, and what
-            `nrrd.read_nrrd_keys` refuses.
-    """
-    layers, keys = read_nrrd_keys(path, channels_axis=True)
-    segments = segments_of(layers, keys, path)
-    masks = np.stack([layers.voxels[s.layer] == s.value for s in segments]).astype(np.uint8)
-    return Volume(masks, layers.geometry, tuple(s.name for s in segments), layers.findings)
-
-
 def labels_of_segments(
     layers: Volume, keys: dict[str, str], path: Path, labels: LabelSet
 ) -> Volume:
-    """Turn the layers of a segmentation into indices 0..N, segments matched with classes by name.
+    """Turn the layers of a segmentation into classes, matched with segments by name.
+
+    Returns:
+        One channel of indices 0..N; where segments overlap, one channel of 0 and 1 a class.
 
     Raises:
-        LabelError: LBL-011 segments that are no class, LBL-012 segments that overlap.
+        LabelError: LBL-011 segments that are no class.
         ReadError: SNR-001 as `segments_of`.
     """
     segments = segments_of(layers, keys, path)
@@ -67,18 +57,16 @@ def labels_of_segments(
             code="LBL-011",
             hint="rename the segments, or the classes of the manifest",
         )
-    kind = np.uint8 if len(labels) < 254 else np.uint16
-    label_map_IJK = np.zeros(layers.geometry.shape, dtype=kind)
+    apart = np.zeros((len(labels), *layers.geometry.shape), dtype=bool)
     for segment in segments:
         mask = layers.voxels[segment.layer] == segment.value
-        doubled = int(np.count_nonzero(label_map_IJK[mask]))
-        if doubled:
-            raise LabelError(
-                f"{path}: segment {segment.name} overlaps others in {doubled} voxels",
-                code="LBL-012",
-                hint="declare overlapping regions, or export one file a segment",
-            )
-        label_map_IJK[mask] = labels.names.index(segment.name) + 1
+        apart[labels.names.index(segment.name)] |= mask
+    if (apart.sum(axis=0) > 1).any():
+        masks = apart.astype(np.uint8)
+        return Volume(masks, layers.geometry, labels.names, layers.findings)
+    kind = np.uint8 if len(labels) < 254 else np.uint16
+    indices = np.arange(1, len(labels) + 1, dtype=kind)
+    label_map_IJK = np.tensordot(indices, apart, axes=1).astype(kind)
     return Volume(label_map_IJK[None], layers.geometry, ("labels",), layers.findings)
 
 
