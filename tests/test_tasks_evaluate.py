@@ -479,3 +479,24 @@ def test_a_manifest_of_both_real_raters_gives_their_published_agreement(
         assert (row["first"], row["second"]) == raters
         published = known[row["class"]][row["case_id"] == "0522c0057"]
         assert math.isclose(row["dice"], published, abs_tol=5e-4)
+
+
+def test_a_mask_whose_classes_overlap_is_refused_by_name(tmp_path: Path) -> None:
+    keys = "".join(
+        f"Segment{n}_ID:=s{n}\nSegment{n}_Name:={name}\nSegment{n}_Layer:={n}\n"
+        f"Segment{n}_LabelValue:=1\n"
+        for n, name in enumerate(("a", "b"))
+    )
+    header = (
+        "NRRD0004\ntype: uchar\ndimension: 4\nspace: left-posterior-superior\nsizes: 2 2 2 2\n"
+        "space directions: none (1,0,0) (0,1,0) (0,0,1)\nkinds: list domain domain domain\n"
+        "encoding: raw\nspace origin: (0,0,0)\n"
+    )
+    for folder in ("ours", "theirs"):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "c.seg.nrrd"
+        file.write_bytes((header + keys).encode() + b"\n" + bytes([1] * 16))
+    pairs = pair_folders(tmp_path / "ours", tmp_path / "theirs", labels=label_set({"a": 1, "b": 2}))
+    rows = evaluate(pairs, tmp_path / "out", num_workers=0).rows
+    assert {row["class"] for row in rows} == {"a", "b"}
+    assert all("LBL-012" in row["error"] and "c.seg.nrrd" in row["error"] for row in rows)

@@ -20,6 +20,7 @@ from medseg.core.labels import LabelSet, label_set
 from medseg.data.case import Annotation, Case
 from medseg.data.layouts.found import CopyRequest, Skipped
 from medseg.data.manifest import Manifest
+from medseg.data.mask_files import exclusive_label_map
 from medseg.data.pool import outcomes
 from medseg.io.dicom.copies import Treated, write_copies
 from medseg.io.dicom.deidentify import Pseudonyms
@@ -195,8 +196,8 @@ class _Copier:
         }
 
     def _mask(self, relative: str, grid: Geometry, name: str, labels: LabelSet) -> str:
-        volume = read_label_map(self.manifest.path_of(relative), labels, onto=grid)
-        write_label_map(
-            volume.only_channel, self.part / name, geometry=volume.geometry, labels=labels
-        )
+        path = self.manifest.path_of(relative)
+        volume = read_label_map(path, labels, onto=grid)
+        label_map_IJK = exclusive_label_map(volume, path)
+        write_label_map(label_map_IJK, self.part / name, geometry=volume.geometry, labels=labels)
         return f"{self.case.case_id}/{name}"

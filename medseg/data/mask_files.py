@@ -1,10 +1,12 @@
-"""Mask files in a folder, by the case or class they are named after."""
+"""Mask files: which of a folder belongs to a case or class, and that one holds a class a voxel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.core.errors import ReadError
+from medseg.core.errors import LabelError, ReadError
+from medseg.core.labels import LabelMap
+from medseg.core.volume import Volume
 from medseg.io.formats import case_name
 from medseg.io.sniff import suffix_of
 
@@ -97,3 +99,18 @@ def _is_mask_file(path: Path) -> bool:
     # The voxels of a header-and-voxels pair are read by way of the header.
     readable = bool(suffix) and suffix != _REPORT and not suffix.startswith(".img")
     return readable and path.name[0] != "." and path.is_file()
+
+
+def exclusive_label_map(mask: Volume, path: Path) -> LabelMap:
+    """Return the indices (I, J, K) of a mask in which no voxel is of two classes.
+
+    Raises:
+        LabelError: LBL-012 classes overlap.
+    """
+    if len(mask.channels) > 1:
+        raise LabelError(
+            f"{path}: classes {', '.join(mask.channels)} overlap; expected one class a voxel",
+            code="LBL-012",
+            hint="export one file a segment from the tool that made it",
+        )
+    return mask.only_channel

@@ -15,7 +15,7 @@ from medseg.core.geometry import Geometry, require_match
 from medseg.core.labels import LabelMap, LabelSet, label_set
 from medseg.data.case import Case
 from medseg.data.manifest import Manifest
-from medseg.data.mask_files import MaskFiles, MaskFolder, require_folder
+from medseg.data.mask_files import MaskFiles, MaskFolder, exclusive_label_map, require_folder
 from medseg.data.object_ids import Ids, read_ids, read_ids_beside
 from medseg.data.scans import fused, read_raters
 from medseg.data.splits import split_cases
@@ -198,13 +198,14 @@ def _read_case(manifest: Manifest, prediction: MaskFiles) -> Masks:
     _require_same_grid(predicted.geometry, geometry, path=path, reference_path=scan)
     drawn = read_raters(manifest, case, geometry)
     reference = fused(drawn, manifest.consensus)
+    label_map_IJK = exclusive_label_map(predicted, path)
     ids = None
     if manifest.labels.things:
-        own = read_ids_beside(prediction, path, predicted.only_channel, manifest.labels)
+        own = read_ids_beside(prediction, path, label_map_IJK, manifest.labels)
         ids = own, read_ids(manifest, case, reference)
     several = len(drawn.channels) > 1
     return Masks(
-        predicted.only_channel,
+        label_map_IJK,
         reference.only_channel,
         geometry,
         ids,
@@ -225,11 +226,13 @@ def _read_files(labels: LabelSet, prediction: MaskFiles, reference: MaskFiles) -
         drawn = read_label_map(reference_path, labels)
         predicted = read_label_map(path, labels, onto=drawn.geometry)
     _require_same_grid(predicted.geometry, drawn.geometry, path=path, reference_path=reference_path)
+    ours_IJK = exclusive_label_map(predicted, path)
+    theirs_IJK = exclusive_label_map(drawn, reference_path)
     ids = None
     if labels.things:
-        own = read_ids_beside(prediction, path, predicted.only_channel, labels)
-        ids = own, read_ids_beside(reference, reference_path, drawn.only_channel, labels)
-    return Masks(predicted.only_channel, drawn.only_channel, drawn.geometry, ids)
+        own = read_ids_beside(prediction, path, ours_IJK, labels)
+        ids = own, read_ids_beside(reference, reference_path, theirs_IJK, labels)
+    return Masks(ours_IJK, theirs_IJK, drawn.geometry, ids)
 
 
 def _require_same_grid(

@@ -31,14 +31,12 @@ from medseg.inference.predictor import Predictor, Segmentation
 from medseg.inference.sources import Source
 from medseg.io.formats import write_volume
 from medseg.io.nifti_write import Quantised
-from medseg.io.writing import SUFFIX_OF, SegType
+from medseg.io.writing import FROM_DICOM, SUFFIX_OF, SegType
 from medseg.metrics.volumes import ClassVolume, write_volumes
 from medseg.runtime.files import write_text
 
 # How probability maps are stored: whole numbers with a slope, or as they are.
 ProbabilityType = Quantised | Literal["float32"]
-# Formats that refer to a DICOM series; scans of other kinds go without.
-_FROM_DICOM = ("dicom_seg", "sr", "rtstruct")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ class Outputs:
         return {
             name: self.folder / f"{source.case_id}{SUFFIX_OF[name]}"
             for name in self.formats
-            if name not in _FROM_DICOM or source.dicom is not None
+            if name not in FROM_DICOM or source.dicom is not None
         }
 
     def ids_for(self, source: Source) -> tuple[Path, ...]:

@@ -44,6 +44,8 @@ SUFFIX_OF = {
     "sr": ".sr.dcm",
     "rtstruct": ".rtstruct.dcm",
 }
+# Of these, what refers to the DICOM series it was drawn on; scans of other kinds go without.
+FROM_DICOM = ("dicom_seg", "sr", "rtstruct")
 # Suffixes of what refers to the DICOM series it was drawn on, and what messages call it.
 _DRAWN_ON_SERIES = {
     ".dcm": "a DICOM SEG",

@@ -9,13 +9,12 @@ from medseg.config import require, settings
 from medseg.core.errors import (
     EXIT_SOME_FAILED,
     ConfigError,
-    LabelError,
     MedsegError,
 )
 from medseg.core.geometry import require_match
 from medseg.core.labels import LabelSet
-from medseg.core.volume import Volume
 from medseg.data.declared import declared_labels
+from medseg.data.mask_files import exclusive_label_map
 from medseg.inference.case_files import (
     PROBABILITIES,
     VOLUMES,
@@ -153,7 +152,7 @@ def export_mask(
     mask = read_label_map(path, labels, onto=geometry)
     if geometry is not None:
         require_match(mask.geometry, geometry, name=str(path), reference_name="its scan")
-    label_map_IJK = _exclusive(mask, path)
+    label_map_IJK = exclusive_label_map(mask, path)
     placed = geometry or mask.geometry
     if exports.per_class:
         write_class_masks(label_map_IJK, exports.folder, geometry=placed, labels=labels, name=name)
@@ -215,13 +214,3 @@ def labels_for(prediction: Path, declared: Path | None) -> LabelSet:
         code="CFG-003",
         hint="name a manifest.json, a labels.json or an ITK-SNAP label file",
     )
-
-
-def _exclusive(mask: Volume, path: Path) -> Any:
-    if len(mask.channels) > 1:
-        raise LabelError(
-            f"{path}: classes {', '.join(mask.channels)} overlap; expected one class a voxel",
-            code="LBL-012",
-            hint="export one file a segment from the tool that made it",
-        )
-    return mask.only_channel

@@ -111,7 +111,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     if resume:
         state.load(_saved_state(workplace))
     elif choices.init is not None:
-        _warm_start(job, state, workplace)
+        _warm_start(job, choices.init, state, workplace)
     cost = _tell_cost(job, state.network, workplace)
     sampler = sampler_for(job, training, unlabelled)
 
@@ -177,11 +177,9 @@ def _begin(job: Job, *, device: torch.device) -> TrainingState:
     )
 
 
-def _warm_start(job: Job, state: TrainingState, workplace: Workplace) -> None:
+def _warm_start(job: Job, init: Path, state: TrainingState, workplace: Workplace) -> None:
     """Begin from the weights of another network, as far as they fit, and say what did not."""
-    if job.choices.init is None:
-        return
-    found = load_warm_start(job.choices.init, state.network, num_inputs=len(job.plan.channels))
+    found = load_warm_start(init, state.network, num_inputs=len(job.plan.channels))
     state.average = WeightAverage(state.network)
     if job.choices.frozen_steps:
         state.frozen = found.taken + found.inflated
