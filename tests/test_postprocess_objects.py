@@ -11,13 +11,13 @@ from medseg.core.objects import Centres, Components, Distances, ObjectPlan, way_
 from medseg.postprocess.centres import find_peaks, group_by_centres
 from medseg.postprocess.components import (
     drop_small,
+    largest_pieces,
     number_components,
     number_consecutively,
-    split_pieces,
 )
 from medseg.postprocess.fusion import fuse
 from medseg.postprocess.objects import Objects, find_objects
-from medseg.postprocess.watershed import split_by_distance
+from medseg.postprocess.watershed import grow, split_by_distance
 
 EDGES = {2: (1.0, 1.0, 1.0), 3: (1.0, 1.0, 2.5)}
 
@@ -106,10 +106,34 @@ def test_corners_join_pieces_or_not():
     assert number_components(mask, corners=False).max() == 3
 
 
-def test_pieces_apart_become_objects_and_the_largest_keeps_its_id():
+def test_of_an_object_in_pieces_the_largest_is_kept():
     ids = np.zeros((10, 1, 1), np.int32)
     ids[0:2], ids[3:7], ids[8:9] = 1, 1, 2
-    assert split_pieces(ids).ravel().tolist() == [3, 3, 0, 1, 1, 1, 1, 0, 2, 0]
+    assert largest_pieces(ids).ravel().tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 2, 0]
+
+
+def test_seeds_fill_their_piece_of_the_mask_each_voxel_to_the_nearest():
+    mask = np.array([1, 1, 1, 1, 1, 1, 0, 1, 1], bool).reshape(-1, 1, 1)
+    seeds = np.array([1, 0, 0, 0, 2, 2, 0, 0, 0], np.int32).reshape(-1, 1, 1)
+    assert grow(seeds, mask).ravel().tolist() == [1, 1, 1, 2, 2, 2, 0, 3, 3]
+
+
+def test_voxels_that_point_elsewhere_stay_with_the_object_around_them():
+    ids, centres, grid = touching_balls(2)
+    way = Centres()
+    heat, offset = centre_maps(ids, centres, grid, way, EDGES[2], 2)
+    # Two voxels deep inside the first object claim the centre of the second.
+    astray = (slice(None), slice(8, 10), 8, 0)
+    offset[astray] = torch.tensor([[0.0, 0.0], [12.0, 12.0]]) / way.unit_vox
+    found = find_objects(
+        scores_of((ids > 0).astype(np.int64), 2),
+        torch.cat([heat[None], offset]),
+        plan=ObjectPlan(task="instance", way=way),
+        things=(1,),
+        edges=EDGES[2],
+        least_vox=0,
+    )
+    assert same_objects(found.ids_IJK, ids)
 
 
 def test_small_objects_are_dropped_by_volume_and_the_rest_numbered():
@@ -120,6 +144,18 @@ def test_small_objects_are_dropped_by_volume_and_the_rest_numbered():
     plan = ObjectPlan(task="instance", least_ml=0.003, least_px=7)
     assert plan.least_vox(Geometry((2, 2, 2), np.diag([1, 1, 1.5, 1]))) == pytest.approx(2)
     assert plan.least_vox(Geometry((2, 2, 1), np.eye(4), "px")) == pytest.approx(7)
+
+
+def test_a_size_left_open_is_none_until_it_is_measured():
+    fine, picture = (
+        Geometry((2, 2, 2), np.diag([1, 1, 0.5, 1])),
+        Geometry((2, 2, 1), np.eye(4), "px"),
+    )
+    plan = ObjectPlan(task="instance", least_px=7)
+    assert plan.least_vox(fine) == 0
+    assert plan.or_least(4, fine).least_vox(fine) == pytest.approx(4)
+    assert plan.or_least(4, fine).least_ml == pytest.approx(0.002)
+    assert plan.or_least(4, picture) == plan
 
 
 def scores_of(classes, num):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from medseg.cli import main
 from medseg.core.labels import label_set
-from medseg.data.manifest import Case, Channel, Manifest, write_manifest
+from medseg.data.manifest import Case, Channel, Manifest, read_manifest, write_manifest
+from medseg.data.splits import split_cases
 from medseg.models.checkpoint import load_checkpoint
 
 QUICK = [
@@ -64,6 +65,16 @@ def rows_of(path):
         return list(csv.DictReader(stream))
 
 
+def half_of_the_least(dataset):
+    """Half the first percentile of the sizes of drawn objects, in pixels."""
+    manifest = read_manifest(dataset)
+    sizes = []
+    for case in split_cases(manifest, 0).training:
+        counts = np.bincount(np.array(Image.open(manifest.path_of(case.labels[0]))).ravel())[1:]
+        sizes += counts[counts > 0].tolist()
+    return np.percentile(sizes, 1) / 2
+
+
 @pytest.mark.parametrize(
     "way",
     ["centre", *(pytest.param(one, marks=pytest.mark.slow) for one in ("components", "distance"))],
@@ -73,6 +84,8 @@ def test_each_way_is_trained_predicts_without_settings_and_is_scored(dataset, tm
     assert train(dataset, "task=instance", f"instance={way}", f"output={run}") == 0
     loaded = load_checkpoint(run / "model.pt")
     assert (loaded.objects.way.name, loaded.labels.things) == (way, (1,))
+    if way != "components":
+        assert loaded.objects.least_px == pytest.approx(half_of_the_least(dataset))
     predict = ["predict", f"manifest={dataset}", "split=0", f"checkpoint={run}", "device=cpu"]
     assert main([*predict, f"output={masks}", "formats=[png]", "mirror=true"]) == 0
     names = {path.name for path in masks.glob("*.png")}
@@ -114,7 +127,7 @@ def test_a_resumed_training_may_not_change_its_way(dataset, tmp_path, capsys):
         (["task=instance", "things=[nucleus]"], "LBL-013 .*'nucleus' is no class"),
         (["task=objects"], "expected semantic, instance or panoptic"),
         (["things=[cell]"], "with task=instance or task=panoptic"),
-        (["task=instance", "instance.least_ml=-1"], "a size of 0 or more"),
+        (["task=instance", "instance.least_ml=-1"], "a size of 0 or more, or null"),
     ],
 )
 def test_tasks_that_do_not_fit_their_classes_are_refused(dataset, tmp_path, capsys, words, said):

@@ -5,7 +5,7 @@ of the finest voxel axis, so that a way means the same on any spacing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from medseg.core.errors import LabelError, PlanError
@@ -102,7 +102,8 @@ class ObjectPlan:
     Attributes:
         task: `instance`: every class is of things; `panoptic`: some are stuff.
         way: how objects are told apart.
-        least_ml: smaller objects are dropped, on grids with physical size.
+        least_ml: smaller objects are dropped, on grids with physical size; None: training measures
+            what to take, and until then every object counts.
         least_px: and on grids without, objects of fewer voxels.
 
     Raises:
@@ -111,22 +112,30 @@ class ObjectPlan:
 
     task: Task
     way: Way = field(default_factory=Components)
-    least_ml: float = 0.0
-    least_px: float = 0.0
+    least_ml: float | None = None
+    least_px: float | None = None
 
     def __post_init__(self) -> None:
         if self.task not in ("instance", "panoptic"):
             raise PlanError(f"task={self.task}: expected semantic, instance or panoptic")
         for name in ("least_ml", "least_px"):
             value = getattr(self, name)
+            if value is None:
+                continue
             if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise PlanError(f"instance.{name}={value}: expected a size of 0 or more")
+                raise PlanError(f"instance.{name}={value}: expected a size of 0 or more, or null")
 
     def least_vox(self, geometry: Geometry) -> float:
         """Return how many voxels of a grid the smallest object has."""
+        least = self.least_ml if geometry.unit == "mm" else self.least_px
+        return (least or 0.0) / _voxel_size(geometry)
+
+    def or_least(self, num_vox: float, geometry: Geometry) -> "ObjectPlan":
+        """Return the plan with the least size that is given in voxels, where it has none yet."""
+        size = num_vox * _voxel_size(geometry)
         if geometry.unit == "mm":
-            return self.least_ml / geometry.voxel_ml
-        return self.least_px / (1000 * geometry.voxel_ml)
+            return self if self.least_ml is not None else replace(self, least_ml=size)
+        return self if self.least_px is not None else replace(self, least_px=size)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values from which `from_json` makes the same plan."""
@@ -151,6 +160,11 @@ class ObjectPlan:
             least_ml=value["least_ml"],
             least_px=value["least_px"],
         )
+
+
+def _voxel_size(geometry: Geometry) -> float:
+    """Return the size of a voxel in ml, or in px where images carry no physical size."""
+    return geometry.voxel_ml if geometry.unit == "mm" else 1000 * geometry.voxel_ml
 
 
 def way_of(name: str, settings: Mapping[str, Any]) -> Way:

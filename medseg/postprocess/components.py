@@ -24,24 +24,18 @@ def number_components(mask_IJK: Mask, *, corners: bool = True) -> Ids:
     return np.asarray(ids, dtype=np.int32)
 
 
-def split_pieces(ids_IJK: Ids, *, corners: bool = True) -> Ids:
-    """Give every piece of an object that lies apart from its largest one a new id."""
-    split = ids_IJK.copy()
-    structure, last = _around(corners=corners), int(ids_IJK.max(initial=0))
+def largest_pieces(ids_IJK: Ids) -> Ids:
+    """Take every piece of an object that lies apart from its largest one off the map."""
+    kept = ids_IJK.copy()
     for number, box in enumerate(ndimage.find_objects(ids_IJK), start=1):
         if box is None:
             continue
-        pieces, count = ndimage.label(ids_IJK[box] == number, structure=structure)
-        if count < 2:
-            continue
-        sizes = np.bincount(pieces.ravel())
-        sizes[0] = 0
-        inside = split[box]
-        for piece in range(1, count + 1):
-            if piece != sizes.argmax():
-                last += 1
-                inside[pieces == piece] = last
-    return split
+        pieces, count = ndimage.label(ids_IJK[box] == number)
+        if count > 1:
+            sizes = np.bincount(pieces.ravel())
+            sizes[0] = 0
+            kept[box][(pieces > 0) & (pieces != sizes.argmax())] = 0
+    return kept
 
 
 def drop_small(ids_IJK: Ids, least_vox: float) -> Ids:

@@ -15,12 +15,13 @@ from medseg.core.objects import Centres, Components, Distances, ObjectPlan
 from medseg.postprocess.centres import group_by_centres
 from medseg.postprocess.components import (
     Ids,
+    Mask,
     drop_small,
+    largest_pieces,
     number_components,
     number_consecutively,
-    split_pieces,
 )
-from medseg.postprocess.watershed import split_by_distance
+from medseg.postprocess.watershed import grow, split_by_distance
 
 Floats = NDArray[np.float32]
 
@@ -55,8 +56,7 @@ def find_objects(
 ) -> Objects:
     """Tell the objects of all thing classes apart.
 
-    An object is one piece: what points to its centre from afar is an object of its own. Its class
-    is the one with the largest mean probability among things.
+    An object is one piece, and its class is the one with the largest mean probability among things.
 
     Args:
         probabilities_LIJK: of the classes.
@@ -73,18 +73,16 @@ def find_objects(
         grouped, heat_M = group_by_centres(
             heads_HIJK[0], heads_HIJK[1:], mask_IJK, way=plan.way, edges=edges
         )
-        coarse, heat = _adopted(grouped, mask_IJK, heat_M)
-        ids = split_pieces(coarse)
+        ids, heat = _in_one_piece(grouped.cpu().numpy(), mask_IJK.cpu().numpy(), heat_M)
     elif isinstance(plan.way, Distances):
         depth, mask = heads_HIJK[0].float().cpu().numpy(), mask_IJK.cpu().numpy()
-        ids = coarse = split_by_distance(depth, mask, seed_level=plan.way.seed_level)
+        ids = split_by_distance(depth, mask, seed_level=plan.way.seed_level)
     else:
-        ids = coarse = _components_by_class(best_IJK.cpu().numpy(), plan.way, things)
-    ids, _ = number_consecutively(drop_small(ids, least_vox))
+        ids = _components_by_class(best_IJK.cpu().numpy(), plan.way, things)
+    ids, old = number_consecutively(drop_small(ids, least_vox))
     class_M, confidence_M = _vote(ids, probabilities_LIJK, things)
-    if heat is not None and len(class_M):
-        _, first = np.unique(ids, return_index=True)
-        confidence_M = confidence_M * heat[coarse.ravel()[first[-len(class_M) :]] - 1]
+    if heat is not None:
+        confidence_M = confidence_M * heat[old - 1]
     return Objects(ids_IJK=ids, class_M=class_M, confidence_M=confidence_M)
 
 
@@ -98,13 +96,15 @@ def _components_by_class(
     return ids
 
 
-def _adopted(grouped: Tensor, mask_IJK: Tensor, heat_M: Tensor) -> tuple[Ids, Floats]:
-    """Where no centre was found at all, make every piece an object, with no heat to its credit."""
-    ids = grouped.cpu().numpy()
-    if len(heat_M):
-        return ids, heat_M.float().clamp(0, 1).cpu().numpy()
-    pieces = number_components(mask_IJK.cpu().numpy())
-    return pieces, np.zeros(int(pieces.max(initial=0)), np.float32)
+def _in_one_piece(grouped: Ids, mask_IJK: Mask, heat_M: Tensor) -> tuple[Ids, Floats]:
+    """Give what points to a centre from afar to the object it touches.
+
+    A piece of the mask where no object is left is one of its own, with no heat to its credit.
+    """
+    ids = grow(largest_pieces(grouped), mask_IJK)
+    heat = np.zeros(max(int(ids.max()), len(heat_M)), np.float32)
+    heat[: len(heat_M)] = heat_M.float().clamp(0, 1).cpu().numpy()
+    return ids, heat
 
 
 def _vote(

@@ -21,24 +21,35 @@ def split_by_distance(
     Args:
         distance_IJK: depth below the object's surface, about 0 to 1.
         mask_IJK: voxels of things.
-        seed_level: a seed is a piece of the mask that is deeper than this; a piece of the mask
-            without any is one object.
+        seed_level: a seed is a piece of the mask that is deeper than this.
 
     Returns:
         Ids that cover the mask.
+    """
+    seeds = number_components(mask_IJK & (distance_IJK > seed_level), corners=False)
+    return grow(seeds, mask_IJK, height_IJK=-np.clip(distance_IJK, -1, 1))
+
+
+def grow(seeds_IJK: Ids, mask_IJK: Mask, *, height_IJK: NDArray[np.float32] | None = None) -> Ids:
+    """Grow seeds until they fill a mask; none leaves the piece of the mask it lies in.
+
+    Args:
+        seeds_IJK: 1..M inside the mask.
+        mask_IJK: what to fill; a piece of it without any seed is an object of its own, M + 1 on.
+        height_IJK: below 1; low places are filled first. None: those nearest to a seed.
     """
     import SimpleITK
 
     if not mask_IJK.any():
         return np.zeros(mask_IJK.shape, np.int32)
-    seeds = number_components(mask_IJK & (distance_IJK > seed_level), corners=False)
+    seeds = seeds_IJK.copy()
     pieces = number_components(mask_IJK, corners=False)
-    seeded = np.unique(pieces[seeds > 0])
-    bare = mask_IJK & ~np.isin(pieces, seeded)
-    seeds[bare] = pieces[bare] + seeds.max()
-    height = np.where(mask_IJK, -np.clip(distance_IJK, -1, 1), _RIM).astype(np.float32)
+    bare = mask_IJK & ~np.isin(pieces, np.unique(pieces[seeds > 0]))
+    own = np.unique(pieces[bare], return_inverse=True)[1]
+    seeds[bare] = own + 1 + seeds.max()
+    height = np.where(mask_IJK, 0 if height_IJK is None else height_IJK, _RIM)
     flooded = SimpleITK.MorphologicalWatershedFromMarkers(
-        SimpleITK.GetImageFromArray(height),
+        SimpleITK.GetImageFromArray(height.astype(np.float32)),
         SimpleITK.GetImageFromArray(seeds),
         markWatershedLine=False,
         fullyConnected=False,

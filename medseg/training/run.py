@@ -19,6 +19,7 @@ from medseg.models.warm_start import load_warm_start
 from medseg.runtime.interrupt import Interruption
 from medseg.training.job import Job
 from medseg.training.loop import fit
+from medseg.training.object_sizes import with_least_size
 from medseg.training.parts import checkpoint_of, network_for, recipe_for, sampler_for
 from medseg.training.pictures import draw_curves, draw_overlays
 from medseg.training.preparation import Preparation, Validation
@@ -104,6 +105,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
         # How well hidden parts are filled in is no score of a class: nothing is validated.
         split = replace(split, validation=())
     training = prepare(learnt)
+    job = with_least_size(job, training)
     teaching = choices.mean_teacher is not None
     unlabelled = prepare(job.manifest.unlabelled_cases) if teaching else []
     validation = Validation(job.manifest, prepare(split.validation), choices.validation_cases)
