@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import dice_of, medseg
+from benchmarks.commands import case_seconds, dice_of, medseg
 from benchmarks.ledger import Ledger
 from medseg.data.manifest import Manifest
 from medseg.data.splits import fold_of_cases
@@ -29,21 +29,35 @@ def train_and_score(manifest: Path, folder: Path, *settings: str) -> dict[str, A
         folder: of this run: `run/`, `masks/`, `scores/`.
         settings: further ones of `medseg train`, the budget among them.
     """
-    path = f"manifest={manifest}"
     medseg(
-        "train", path, "fold=0", "training.num_validations=1", f"output={folder / 'run'}",
-        "mlflow.enabled=false", *settings,
+        "train", f"manifest={manifest}", "fold=0", "training.num_validations=1",
+        f"output={folder / 'run'}", "mlflow.enabled=false", *settings,
     )  # fmt: skip
-    medseg("predict", path, "split=0", f"checkpoint={folder / 'run'}", f"output={folder / 'masks'}")
+    return score_run(manifest, folder / "run", folder)
+
+
+def score_run(manifest: Path, run: Path, folder: Path) -> dict[str, Any]:
+    """Predict and evaluate the validation cases of fold 0; the result goes into a ledger.
+
+    Args:
+        manifest: of the dataset.
+        run: folder of a finished training.
+        folder: for `masks/` and `scores/`.
+    """
+    path = f"manifest={manifest}"
+    used = medseg("predict", path, "split=0", f"checkpoint={run}", f"output={folder / 'masks'}")
     medseg(
         "evaluate", path, "split=0", f"prediction={folder / 'masks'}",
         f"output={folder / 'scores'}", "mlflow.enabled=false",
     )  # fmt: skip
-    result = json.loads((folder / "run" / "result.json").read_text())
+    result = json.loads((run / "result.json").read_text())
     return {
         "dice": dice_of(folder / "scores" / "scores.csv"),
         "num_steps": result["num_steps"],
         "seconds": result["seconds"],
+        **result["network"],
+        "case_s": case_seconds(folder / "masks" / "predictions.csv"),
+        "peak_mib": used.peak_mib,
     }
 
 

@@ -24,7 +24,7 @@ from benchmarks.ledger import Ledger
 
 _MEASURED = ("seconds", "case_s", "cpu_s", "peak_mib", "idle_mib")
 # Of `ru_maxrss`: Linux counts in KiB, macOS in bytes.
-_PER_MIB = 1024**2 if sys.platform == "darwin" else 1024
+PER_MIB = 1024**2 if sys.platform == "darwin" else 1024
 # Nothing heavy is imported here: a child's peak counts what its parent held when it was started.
 _COMMAND = """
 import json, sys
@@ -87,8 +87,8 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "case_s": float(row["seconds"]),
         # Far below `seconds` on a machine that others keep busy.
         "cpu_s": round(used.ru_utime + used.ru_stime, 2),
-        "peak_mib": round(used.ru_maxrss / _PER_MIB, 1),
-        "idle_mib": round(idle.ru_maxrss / _PER_MIB, 1),
+        "peak_mib": round(used.ru_maxrss / PER_MIB, 1),
+        "idle_mib": round(idle.ru_maxrss / PER_MIB, 1),
     }
 
 

@@ -163,6 +163,11 @@ def test_a_step_limit_caps_a_time_budget():
     assert budget.count(40, seconds=10.0, last_s=0.5, pace_s=0.5) == 50
 
 
+def test_a_step_limit_is_kept_before_the_first_turn_of_a_time_budget():
+    budget = Budget(num_steps=50, max_time_s=1000.0)
+    assert budget.count(1, seconds=0.1, last_s=0.1, pace_s=0.1) == 50
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

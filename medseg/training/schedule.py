@@ -124,7 +124,10 @@ class Budget:
         turn, before = (
             int(s / self.max_time_s * self.num_turns) for s in (seconds, seconds - last_s)
         )
-        if turn == before or turn < _FIRST_TURN:
+        if turn < _FIRST_TURN:
+            # A limit of steps holds from the start: they may all be done before the second turn.
+            return self.num_steps
+        if turn == before:
             return None
         left_s = max(0.0, self.max_time_s - seconds)
         steps = step + int(left_s / pace_s)

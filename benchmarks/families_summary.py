@@ -1,0 +1,62 @@
+"""What the ledger of families comes to: one row a dataset, budget and family."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.commands import case_means
+from medseg.statistics.bootstrap import mean_interval
+
+# A network that has taken fewer steps than this tells of its start, not of its family.
+LEAST_STEPS = 200
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return mean Dice with 95 % intervals over patients, and what each family costs.
+
+    A case's Dice is the mean over its classes, then over the seeds; costs are medians over seeds.
+    A family all of whose runs failed is a row with the reason of the first.
+    """
+    groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = row["key"]
+        told = " ".join([key["budget"], *key["set"]])
+        groups.setdefault((key["dataset"], key["protocol"], told, key["family"]), []).append(row)
+    return [
+        {"dataset": dataset, "protocol": protocol, "budget": budget, "family": family, **_told(own)}
+        for (dataset, protocol, budget, family), own in groups.items()
+    ]
+
+
+def _told(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    done = [row for row in rows if "error" not in row]
+    if not done:
+        return {"error": rows[0]["error"]}
+    dice: dict[str, list[float]] = {}
+    for row in done:
+        for case, mean in case_means(row["dice"]).items():
+            dice.setdefault(case, []).append(mean)
+    patients = {case: who for row in done for case, who in row["patients"].items()}
+    interval = mean_interval(
+        [float(np.mean(values)) for values in dice.values()],
+        rng=np.random.default_rng(0),
+        clusters=[patients[case] for case in dice],
+    )
+    return {
+        "num_seeds": len(done),
+        "num_cases": interval.num,
+        "num_patients": len({patients[case] for case in dice}),
+        "dice": interval.mean,
+        # One patient is no sample: there is no interval.
+        "low": None if math.isnan(interval.low) else interval.low,
+        "high": None if math.isnan(interval.high) else interval.high,
+        "num_parameters": done[0]["num_parameters"],
+        "patch_flops": done[0]["patch_flops"],
+        "num_steps": [row["num_steps"] for row in done],
+        "step_s": float(np.median([row["seconds"] / max(1, row["num_steps"]) for row in done])),
+        "case_s": float(np.median([row["case_s"] for row in done])),
+        "peak_mib": float(np.median([row["peak_mib"] for row in done])),
+        "trained": min(row["num_steps"] for row in done) >= LEAST_STEPS,
+    }
