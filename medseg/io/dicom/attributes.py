@@ -11,11 +11,13 @@ import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from threading import Lock
 from typing import Any
 
 from pydicom import Dataset, config
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.errors import BytesLengthException
 from pydicom.tag import BaseTag, Tag
 
@@ -26,6 +28,10 @@ UNPARSABLE = (
     ValueError, TypeError, OverflowError, AttributeError, KeyError, IndexError, OSError,
     EOFError, NotImplementedError, RecursionError, struct.error, BytesLengthException,
 )  # fmt: skip
+# Representations whose values mean the same whatever else is in the file: no texts, whose
+# characters the file chooses, and no sequences.
+_CONTEXT_FREE = frozenset({"CS", "DS", "FD", "IS", "UI", "US"})
+_MOST_REMEMBERED_BYTES = 256
 
 
 class _Silence:
@@ -168,8 +174,37 @@ def _tag(keyword: str) -> BaseTag:
 
 def _value(dataset: Dataset, keyword: str) -> Any:
     """Return the value of an attribute, None when absent; faster than asking by keyword."""
-    element = dataset.get(_tag(keyword))
-    return None if element is None else element.value
+    tag = _tag(keyword)
+    element = dataset.get_item(tag, keep_deferred=True)
+    if isinstance(element, RawDataElement) and element.is_little_endian:
+        representation = element.VR or dictionary_VR(tag)
+        value = element.value or b""
+        if representation in _CONTEXT_FREE and 0 < len(value) <= _MOST_REMEMBERED_BYTES:
+            return parsed(tag, representation, value)
+    if element is None:
+        return None
+    # Parsed in its place, as what surrounds it says.
+    return dataset[tag].value
+
+
+@lru_cache(maxsize=2048)
+def parsed(tag: BaseTag, representation: str, value: bytes) -> Any:
+    """Return what a little endian value says, parsed once for all slices that have the same.
+
+    Raises:
+        What pydicom may, of `UNPARSABLE`.
+    """
+    return convert_raw_data_element(
+        RawDataElement(
+            tag,
+            representation,
+            len(value),
+            value,
+            value_tell=0,
+            is_implicit_VR=False,
+            is_little_endian=True,
+        )
+    ).value
 
 
 def _several(value: Any) -> Sequence[Any]:

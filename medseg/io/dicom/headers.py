@@ -15,6 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from medseg.core.errors import ReadError
 from medseg.core.findings import Finding, finding_of
 from medseg.io.dicom.attributes import UNPARSABLE, text, unspoken
+from medseg.io.dicom.common_headers import parse_common, wanted
 from medseg.io.dicom.sources import DicomFile, find_files, has_preamble, looks_bare
 from medseg.runtime.hardware import num_cores
 
@@ -35,7 +36,8 @@ _KEYWORDS = [
 ]  # fmt: skip
 # Looked up once, not once a file.
 _TAGS = [Tag(keyword) for keyword in _KEYWORDS]
-# Of a packed archive member, the part that nearly always holds the whole header.
+_WANTED = wanted(_TAGS)
+# The part of a file that nearly always holds the whole header.
 _HEADER_BYTES = 2**16
 _PIXEL_GROUP, _PIXEL_DATA = 0x7FE0, 0x0010
 _UNDEFINED_LENGTH = b"\xff\xff\xff\xff"
@@ -160,12 +162,12 @@ def _is_dicom_head(head: bytes) -> bool:
 def _read_header(file: DicomFile) -> tuple[Header | None, Finding | None]:
     """Read one header; what is no DICOM image file becomes a finding instead."""
     try:
-        head = file.head()
+        head = file.head(_HEADER_BYTES)
         if not head:
             return None, _empty(file)
         if not _is_dicom_head(head):
             return None, _ignored(file, "it is not DICOM")
-        header = read_header(file)
+        header = _common(file, head) or read_header(file)
     except ReadError as refusal:
         finding = finding_of(refusal, file.name)
         return None, replace(finding, message=refusal.message.removeprefix(f"{file.name}: "))
@@ -177,16 +179,23 @@ def _read_header(file: DicomFile) -> tuple[Header | None, Finding | None]:
     return header, None if has_preamble(head) else _bare(file)
 
 
+def _common(file: DicomFile, start: bytes) -> Header | None:
+    found = parse_common(start, _WANTED)
+    if found is None:
+        return None
+    dataset, at = found
+    return Header(file, dataset, _pixel_bytes(file, at, start[at : at + 12], dataset))
+
+
 def _parsed(file: DicomFile, stream: IO[bytes]) -> Header:
     dataset = dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS, force=True)
-    return Header(file, dataset, _pixel_bytes(file, stream, dataset))
-
-
-def _pixel_bytes(file: DicomFile, stream: IO[bytes], dataset: Dataset) -> PixelBytes | None:
-    """Read the head of the pixel data, before which the parser has stopped (PS3.5 7.1)."""
     if text(dataset.file_meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        return None
-    start, head = stream.tell(), stream.read(12)
+        return Header(file, dataset)
+    return Header(file, dataset, _pixel_bytes(file, stream.tell(), stream.read(12), dataset))
+
+
+def _pixel_bytes(file: DicomFile, start: int, head: bytes, dataset: Dataset) -> PixelBytes | None:
+    """Understand the head of the pixel data, before which the parser has stopped (PS3.5 7.1)."""
     implicit, little = dataset.original_encoding
     order: Literal["little", "big"] = "little" if little else "big"
     tag = int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)

@@ -84,17 +84,17 @@ class DicomFile:
         with self._refusing():
             return self.path.stat().st_size
 
-    def head(self) -> bytes:
-        """Return the first bytes, enough to tell DICOM from the rest.
+    def head(self, num_bytes: int = _HEAD_BYTES) -> bytes:
+        """Return the first bytes; unless told, as many as tell DICOM from the rest.
 
         Raises:
             ReadError: as in `open`.
         """
         with self._refusing():
             if self.member is not None:
-                return self._unpacked(self.member, _HEAD_BYTES)
-            with self.path.open("rb") as stream:
-                return stream.read(_HEAD_BYTES)
+                return self._unpacked(self.member, num_bytes)
+            with self.path.open("rb", buffering=0) as stream:
+                return stream.read(num_bytes)
 
     def _unpacked(self, member: Member, first_bytes: int | None) -> bytes:
         if member.num_bytes > _MAX_MEMBER_BYTES:

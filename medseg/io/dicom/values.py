@@ -218,13 +218,15 @@ def _gray_findings(voxels: _Voxels, *, modality: str, inverted: bool, name: str)
             else "values were turned so that high is bright"
         )
         findings.append(Finding(code="DCM-011", severity="note", subject=name, message=message))
-    if modality == "CT" and (low := float(voxels.min())) > _NO_AIR_HU:
+    # Nearly always the first slice shows air, and no other has to be looked at.
+    if modality == "CT" and all(float(values.min()) > _NO_AIR_HU for values in voxels):
         findings.append(
             Finding(
                 code="DCM-008",
                 severity="warning",
                 subject=name,
-                message=f"the lowest CT value is {low:g}, expected air near -1000 HU",
+                message=f"the lowest CT value is {float(voxels.min()):g}, expected air near "
+                "-1000 HU",
                 hint="look whether the values are in HU and the field of view holds air",
             )
         )
