@@ -34,11 +34,12 @@ NASTY = [
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """Settings that the task of `medseg plan` was called with; the task itself does nothing."""
+    """Settings that a task was called with; the task itself does nothing."""
     seen: list[dict] = []
-    task = ModuleType("medseg.tasks.plan")
-    task.main = lambda config: seen.append(module.settings(config))
-    monkeypatch.setitem(sys.modules, "medseg.tasks.plan", task)
+    for command in ("plan", "predict", "review"):
+        task = ModuleType(f"medseg.tasks.{command}")
+        task.main = lambda config: seen.append(module.settings(config))
+        monkeypatch.setitem(sys.modules, task.__name__, task)
     return seen
 
 
@@ -65,6 +66,25 @@ def test_any_text_survives_hydras_grammar_and_omegaconf(value: str) -> None:
     override = OverridesParser.create().parse_override(literal(f"manifest={value}"))
     node = OmegaConf.create({"manifest": override.value()})
     assert OmegaConf.to_container(node, resolve=True) == {"manifest": value}
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ("runs/a", "runs/a"),
+        ("[runs/f0,runs/f1]", ["runs/f0", "runs/f1"]),
+        ("[runs/ä b=1, models:/liver@best]", ["runs/ä b=1", "models:/liver@best"]),
+        ("['runs/a b']", ["runs/a b"]),
+        ("'[a]'", "[a]"),
+        ("[]", []),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "review"])
+def test_a_list_of_checkpoints_is_an_ensemble(
+    command: str, typed: str, taken: object, ran: list[dict]
+) -> None:
+    assert run_app(command, [f"checkpoint={typed}"]) == 0
+    assert ran[0]["checkpoint"] == taken
 
 
 def test_null_and_hydras_own_quotes_keep_their_meaning(ran: list[dict]) -> None:

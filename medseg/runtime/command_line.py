@@ -11,6 +11,8 @@ LITERAL_KEYS = frozenset(
         "prediction", "reference", "scan", "source", "training.init", "unlabelled",
     }
 )  # fmt: skip
+# Those of them that take several, as `checkpoint=[A,B]`: each entry is taken literally.
+LIST_KEYS = frozenset({"checkpoint"})
 # Groups whose keys the user names (`images.PET=...`); the first few hold paths or label values.
 LITERAL_GROUPS = ("images", "labels", "raters")
 OPEN_GROUPS = (*LITERAL_GROUPS, "channels", "class_tolerance_mm", "columns", "overrides")
@@ -56,14 +58,21 @@ def literal(word: str) -> str:
     is_literal = name in LITERAL_KEYS or ("." in name and name.split(".")[0] in LITERAL_GROUPS)
     if not equals or not is_literal or value in ("null", ""):
         return word
+    if name in LIST_KEYS and value[0] == "[" and value[-1] == "]":
+        entries = [entry.strip() for entry in value[1:-1].split(",")]
+        return f"{key}=[{','.join(_quoted(entry) for entry in entries if entry)}]"
+    return f"{key}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
     if len(value) > 1 and value[0] in "'\"" and value.find(value[0], 1) == len(value) - 1:
-        return word
+        return value
     # In Hydra's quoted strings a backslash only counts before a quote (or at the very end).
     text = re.sub(r"(\\*)(')", lambda m: m[1] * 2 + r"\'", value)
     text = re.sub(r"(\\+)\Z", lambda m: m[1] * 2, text)
     # OmegaConf would take ${...} for an interpolation.
     text = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", text)
-    return f"{key}='{text}'"
+    return f"'{text}'"
 
 
 def opened(word: str) -> str:
