@@ -1,5 +1,7 @@
 """Stored values of frames: read from their place, or decoded apart; archives and limits."""
 
+import subprocess
+import sys
 import warnings
 import zipfile
 import zlib
@@ -7,6 +9,7 @@ import zlib
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -25,6 +28,7 @@ from medseg.io.dicom.pixels import open_pixels
 from medseg.io.dicom.reader import read_dicom
 from medseg.io.dicom.series_writer import write_series
 from medseg.io.dicom.sources import DicomFile, find_files
+from medseg.runtime.sandbox import call
 
 SHAPE = (6, 5, 4)
 
@@ -215,3 +219,40 @@ def test_compressed_fragments_under_a_plain_syntax_are_refused(folder):
         path.write_bytes(content[:place] + b"\xff\xff\xff\xff" + content[place + 4 :])
     with pytest.raises(ReadError, match=r"DCM-015 .* fragments, though the transfer syntax"):
         read_dicom(folder)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("allocated", "stored"), [(8, 7), (8, 8), (16, 7), (16, 12), (16, 16)])
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_jpeg_ls_is_decoded_as_by_pydicom(folder, signed, allocated, stored, fragments):
+    kind = f"{'i' if signed else 'u'}{allocated // 8}"
+    low = -(1 << stored - 1) if signed else 0
+    pixels = np.linspace(low, low + (1 << stored) - 1, 41 * 37).reshape(41, 37).astype(kind)
+    path = next(folder.iterdir())
+    dataset = pydicom.dcmread(path)
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = allocated, stored, stored - 1
+    dataset.PixelRepresentation = int(signed)
+    dataset.set_pixel_data(pixels, "MONOCHROME2", stored, generate_instance_uid=False)
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+    frame = get_frame(dataset.PixelData, 0)
+    dataset.PixelData = encapsulate([frame], fragments_per_frame=fragments, has_bot=fragments == 1)
+    dataset.save_as(path)
+    found = open_pixels(DicomFile(path)).frame(0)
+    assert np.array_equal(found, pixels)
+    assert np.array_equal(found, pixel_array(path, raw=True))
+
+
+def test_common_jpeg_ls_takes_no_pydicom_in_its_sandbox(folder, voxels, monkeypatch):
+    rewrite(folder, lambda dataset: dataset.compress(JPEGLSLossless, generate_instance_uid=False))
+    asked = []
+
+    def noted(work, arguments, **limits):
+        asked.append(work)
+        return call(work, arguments, **limits)
+
+    monkeypatch.setattr(pixels_module, "call", noted)
+    assert np.array_equal(read_dicom(folder).only_channel, voxels)
+    assert set(asked) == {"medseg.io.dicom.jpeg_ls_frame:decode_only_frame"}
+    code = "import sys, medseg.io.dicom.jpeg_ls_frame; sys.exit('pydicom' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

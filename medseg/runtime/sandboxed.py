@@ -13,12 +13,16 @@ import signal
 import struct
 import sys
 from collections.abc import Mapping
-from typing import IO, Any
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.core.errors import MedsegError
+
+if TYPE_CHECKING:
+    import psutil
 
 _LENGTH = struct.Struct("<I")
 # JSON of a message: arguments of a call, or a refusal.
@@ -114,18 +118,23 @@ def _limit(memory_bytes: int, cpu_s: float) -> None:
         return
     import resource
 
-    import psutil
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime + cpu_s) + 1
-    taken_bytes = psutil.Process().memory_info().vms
+    taken_bytes = _this_process().memory_info().vms
     for limit, most in (
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_AS, taken_bytes + memory_bytes),
     ):
         _, hard = resource.getrlimit(limit)
         resource.setrlimit(limit, (most if hard < 0 else min(most, hard), hard))
+
+
+@cache
+def _this_process() -> "psutil.Process":
+    import psutil
+
+    return psutil.Process()
 
 
 def _asked(source: IO[bytes]) -> bool:

@@ -4,7 +4,7 @@ Pixels that are not compressed are numbers in a file, and are read as such. Comp
 through native decoders, in a process of their own (`runtime.sandbox`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import count
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSTransferSyntaxes
 
 from medseg.core.errors import ReadError
 from medseg.io.dicom.decoders import require_decoder
@@ -199,29 +199,47 @@ def _parsed(storage: Storage, dataset: Dataset, index: int) -> Pixels:
 
 def _decoded(storage: Storage, ticket: int, index: int) -> Pixels:
     """Decode one compressed frame in a sandbox."""
-    file = storage.file
     frame_bytes = storage.rows * storage.columns * storage.samples * 8
-    try:
-        return call(
-            "medseg.io.dicom.decoding:decode_frame",
+    file_bytes = storage.file.num_bytes()
+    for work, arguments in _ways_to_decode(storage, ticket, index):
+        try:
+            return call(
+                f"medseg.io.dicom.{work}",
+                {"path": str(storage.file.path.absolute()), **arguments},
+                result_bytes=frame_bytes,
+                memory_bytes=4 * frame_bytes + 4 * file_bytes,
+                cpu_s=(frame_bytes + file_bytes) / _BYTES_A_SECOND,
+            )
+        except SandboxError as fault:
+            if str(fault) != "failed":
+                raise ReadError(
+                    f"{storage.name} frame {index + 1}: the decoder of {storage.syntax.name} "
+                    f"{fault}",
+                    code="DCM-044",
+                    hint="copy the file again; the stream is damaged, or made to do this",
+                ) from fault
+    raise _undecodable(storage, index)
+
+
+def _ways_to_decode(
+    storage: Storage, ticket: int, index: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the work that decodes most files of their kind, then the one that decodes any."""
+    file, place = storage.file, storage.pixels
+    only_one = storage.num_frames == 1 and file.member is None
+    if place is not None and only_one and storage.syntax in JPEGLSTransferSyntaxes:
+        yield (
+            "jpeg_ls_frame:decode_only_frame",
             {
-                "path": str(file.path.absolute()),
-                "member": asdict(file.member) if file.member else None,
-                "index": index,
-                "ticket": ticket,
+                "first": place.first,
+                "shape": [storage.rows, storage.columns],
+                "allocated": storage.allocated,
+                "stored": storage.stored,
+                "signed": storage.signed,
             },
-            result_bytes=frame_bytes,
-            memory_bytes=4 * frame_bytes + 4 * file.num_bytes(),
-            cpu_s=(frame_bytes + file.num_bytes()) / _BYTES_A_SECOND,
         )
-    except SandboxError as fault:
-        if str(fault) == "failed":
-            raise _undecodable(storage, index) from fault
-        raise ReadError(
-            f"{storage.name} frame {index + 1}: the decoder of {storage.syntax.name} {fault}",
-            code="DCM-044",
-            hint="copy the file again; the stream is damaged, or made to do this",
-        ) from fault
+    member = asdict(file.member) if file.member else None
+    yield "decoding:decode_frame", {"member": member, "index": index, "ticket": ticket}
 
 
 def _undecodable(storage: Storage, index: int) -> ReadError:
