@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.core.errors import EXIT_REFUSED, ConfigError, MedsegError
+from medseg.runtime.command_help import help_explained
 from medseg.runtime.command_line import for_hydra
 
 # Where a `_target_` may lie, and what a class there must be: nothing but a public class of exactly
@@ -68,7 +69,10 @@ def run_app(command: str, argv: Sequence[str]) -> int:
     line = sys.argv
     sys.argv = ["medseg", *for_hydra(command, argv)]
     try:
-        hydra.main(version_base="1.3", config_path="pkg://medseg.conf", config_name=command)(job)()
+        with help_explained(command, argv):
+            hydra.main(version_base="1.3", config_path="pkg://medseg.conf", config_name=command)(
+                job
+            )()
     except (HydraException, OmegaConfBaseException) as fault:
         raise _explain(fault, command) from fault
     finally:
