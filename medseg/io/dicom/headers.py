@@ -180,7 +180,11 @@ def _read_header(file: DicomFile) -> tuple[Header | None, Finding | None]:
 
 
 def _common(file: DicomFile, start: bytes) -> Header | None:
-    found = parse_common(start, _WANTED)
+    try:
+        found = parse_common(start, _WANTED)
+    except BROKEN:
+        # A value that makes no sense: whatever it is, the parser for all files has the last word.
+        return None
     if found is None:
         return None
     dataset, at = found
