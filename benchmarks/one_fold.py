@@ -1,6 +1,7 @@
 """One fold trained, predicted and scored by the real commands."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.commands import case_seconds, dice_of, medseg
-from benchmarks.ledger import Ledger
 from medseg.data.manifest import Manifest
 from medseg.data.splits import fold_of_cases
 from medseg.statistics.bootstrap import mean_interval, paired_interval
@@ -61,11 +61,13 @@ def score_run(manifest: Path, run: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def compare_sides(ledger: Ledger, sides: list[str], **same: Any) -> dict[str, Any]:
+def compare_sides(
+    rows: Sequence[dict[str, Any]], sides: Sequence[str], **same: Any
+) -> dict[str, Any]:
     """Dice per class of every side, and what each gains over the first, with 95 % intervals.
 
     Args:
-        ledger: rows of `train_and_score`, with a key `side` and a key `seed`.
+        rows: of a ledger of `train_and_score`, with a key `side` and a key `seed`.
         sides: the first is what the others are compared with, case by case.
         same: keys that the rows have in common.
     """
@@ -73,7 +75,7 @@ def compare_sides(ledger: Ledger, sides: list[str], **same: Any) -> dict[str, An
         side: _dice_by_case(
             [
                 row
-                for row in ledger.rows
+                for row in rows
                 if {**row["key"], "seed": None} == {**same, "side": side, "seed": None}
             ]
         )

@@ -44,8 +44,9 @@ def main() -> None:
     chosen = words.parse_args()
     sides = chosen.sides.split(",")
     paths = {side: chosen.output / "datasets" / f"{side}.json" for side in SIDES}
+    manifest = read_manifest(chosen.manifest)
     if not all(path.exists() for path in paths.values()):
-        write_datasets(read_manifest(chosen.manifest), chosen.output / "datasets")
+        write_datasets(manifest, chosen.output / "datasets")
     # One plan for all sides: made from the whole dataset, and never seen by any.
     plan = chosen.output / "datasets" / "plan.json"
     if not plan.exists():
@@ -60,8 +61,8 @@ def main() -> None:
                     paths[side], folder, f"plan={plan}", f"training.max_time={chosen.time}",
                     f"training.seed={seed}", *chosen.set,
                 )  # fmt: skip
-                ledger.append(result, **key)
-    summary = compare_sides(ledger, sides, time=chosen.time, set=chosen.set)
+                ledger.append({"dataset": manifest.name, **result}, **key)
+    summary = compare_sides(ledger.rows, sides, time=chosen.time, set=chosen.set)
     (chosen.output / "partial_labels.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(json.dumps(summary, indent=2))
 

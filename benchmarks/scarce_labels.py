@@ -48,9 +48,10 @@ def main() -> None:
     sides = chosen.sides.split(",")
     if unknown := set(sides) - set(SIDES):
         raise SystemExit(f"--sides {sorted(unknown)}: expected some of {SIDES}")
+    manifest = read_manifest(chosen.manifest)
     path = chosen.output / "dataset" / "manifest.json"
     if not path.exists():
-        write_manifest(few_labels(read_manifest(chosen.manifest), chosen.labelled), path)
+        write_manifest(few_labels(manifest, chosen.labelled), path)
         # From the labelled cases alone, as it would be where there are no others.
         medseg("plan", f"manifest={path}")
     same = {
@@ -64,9 +65,10 @@ def main() -> None:
         for side in sides if number % 2 == 0 else sides[::-1]:
             key = {**same, "side": side, "seed": seed}
             if ledger.find(**key) is None:
-                row = ledger.append(run_side(chosen, path, side, seed), **key)
+                found = run_side(chosen, path, side, seed)
+                row = ledger.append({"dataset": manifest.name, **found}, **key)
                 print(side, seed, row["num_steps"], "steps", flush=True)
-    summary = compare_sides(ledger, sides, **same)
+    summary = compare_sides(ledger.rows, sides, **same)
     (chosen.output / "scarce_labels.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(json.dumps(summary, indent=2))
 

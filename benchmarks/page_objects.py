@@ -1,0 +1,82 @@
+"""Objects told apart in several ways, for docs/models.md."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.objects import BASELINE, summarise
+from benchmarks.page_text import (
+    command,
+    figure,
+    markdown_table,
+    ranged,
+    settings_words,
+)
+
+Row = dict[str, Any]
+
+_INTRO = """\
+Trained with `task=` and `instance=WAY`, scored on the validation fold. AP counts an object as found
+at IoU 0.5; PQ is panoptic quality; lesion Dice is the mean over reference objects. Means over cases
+with intervals over patients; found, missed and false are of all cases together. *otsu* is no
+network: the pieces of what Otsu's threshold takes."""
+_COLUMNS = (
+    "way", "time", "class", "stratum", "cases", "AP at 0.5 [95 %]", "PQ [95 %]",
+    "lesion Dice [95 %]", "found", "missed", "false",
+)  # fmt: skip
+
+
+def objects_section(rows: Sequence[Row]) -> str:
+    """Return a table a dataset and task; nothing where there is no row."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["key"]["dataset"], row["key"]["task"]), []).append(row)
+    if not groups:
+        return ""
+    tables = [
+        f"### {dataset}, `task={task}`\n\n{_table(own)}\n\n{_commands(own)}"
+        for (dataset, task), own in groups.items()
+    ]
+    return "\n\n".join(["## Objects told apart", _INTRO, *tables])
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [
+        (
+            one["way"],
+            one["time"],
+            one["class"],
+            one["stratum"],
+            str(one["num_cases"]),
+            *(ranged(*_ends(one[name])) for name in ("ap_50", "pq", "lesion_dice")),
+            *(figure(one["pooled"][f"num_{name}"], digits=0) for name in _FOUND),
+        )
+        for one in summarise(rows)
+    ]
+    return markdown_table(_COLUMNS, lines)
+
+
+_FOUND = ("found", "missed", "false")
+
+
+def _ends(told: dict[str, float]) -> tuple[float, float, float]:
+    return told["mean"], told["low"], told["high"]
+
+
+def _commands(rows: list[Row]) -> str:
+    """One line a budget: all ways that were given it."""
+    baseline = next((r["key"]["least_px"] for r in rows if r["key"]["way"] == BASELINE), None)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = row["key"]
+        if key["way"] != BASELINE:
+            groups.setdefault((key["time"], *key["set"]), []).append(key)
+    lines = []
+    for (time, *extra), keys in groups.items():
+        words = ["benchmarks.objects", "MANIFEST", "OUTPUT", "--time", time]
+        words += ["--task", keys[0]["task"]]
+        for name in ("way", "fold", "seed"):
+            words += [f"--{name}s", ",".join(dict.fromkeys(key[name] for key in keys))]
+        if baseline is not None:
+            words += ["--otsu", str(baseline)]
+        lines.append(command(*words, *settings_words(extra)))
+    return "\n\n".join(lines)
