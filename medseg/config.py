@@ -214,7 +214,7 @@ def _explain(fault: Exception, command: str) -> ConfigError:
     text = " ".join(str(fault).split())
     if asked := re.match(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         key = asked[1] or asked[2]
-        near = get_close_matches(key, _known_keys(command), n=1, cutoff=0.5)
+        near = _nearest(key, _known_keys(command))
         meant = f"; the nearest is {near[0]}" if near else ""
         return ConfigError(
             f"{key}: no such setting{meant}", code="CFG-001", hint=f"medseg {command} --help"
@@ -238,6 +238,16 @@ def _explain(fault: Exception, command: str) -> ConfigError:
     return ConfigError(
         text, code="CFG-004", hint=f"medseg {command} --cfg job shows what can be set"
     )
+
+
+def _nearest(key: str, known: Sequence[str]) -> list[str]:
+    """Return the known key most like one, if any: alike as a whole, and in its own last name."""
+
+    def name_of(path: str) -> str:
+        return path.rpartition(".")[2]
+
+    names = get_close_matches(name_of(key), {name_of(path) for path in known}, n=3, cutoff=0.5)
+    return get_close_matches(key, [p for p in known if name_of(p) in names], n=1, cutoff=0.5)
 
 
 def _known_keys(command: str) -> list[str]:

@@ -129,6 +129,22 @@ def test_a_line_that_cannot_be_composed_is_one_line_that_names_the_word(
     assert ran == []
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("model.drpout", "model.drpout: no such setting; the nearest is model.dropout;"),
+        ("trainig.max_steps", "trainig.max_steps: no such setting; the nearest is training.max_st"),
+        # A key is not near another only for standing in the same group.
+        ("model.widht", "model.widht: no such setting; medseg train --help"),
+    ],
+)
+def test_the_nearest_key_is_near_in_its_last_name(
+    typed: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", f"{typed}=3"]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_a_choice_that_does_not_exist_is_refused_with_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -221,6 +221,15 @@ def test_masks_of_two_models_are_not_mixed(tmp_path, folder_of_scans):
         predict_into(sources, predictor, outputs=outputs, checkpoints=[other])
 
 
+def test_contours_beside_a_scan_are_no_scan_that_failed(shared_data):
+    folder = shared_data("sts_dicom_rtstruct") / "dicom" / "STS_008" / "MR_T1"
+    (source,) = sources_in(folder)
+    assert source.dicom == folder / "image"
+    (alone,) = sources_in(folder / "mask")
+    with pytest.raises(ReadError, match="is a set of contours"):
+        alone.read()
+
+
 def test_an_empty_folder_and_an_unknown_format_are_refused(tmp_path):
     with pytest.raises(ReadError, match="holds no scan"):
         sources_in(tmp_path)

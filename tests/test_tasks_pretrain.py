@@ -84,6 +84,7 @@ def test_what_was_learnt_without_labels_is_where_fine_tuning_begins(dataset, tmp
     assert "init: " in told
     assert "% of the weights taken" in told
     assert "begins at random: " in told
+    assert "did not change in any of the 3 steps" in told
     assert result_of(tuned)["scores"]["box"] >= 0
 
     # Frozen to the end: only the layer that had no counterpart has moved.
@@ -173,7 +174,10 @@ def test_unlabelled_cases_are_learnt_from_beside_labelled_ones(dataset, tmp_path
     [
         ("training.frozen_steps=5", "training.frozen_steps=5: expected 0"),
         ("training.pretrain={share:2}", "training.pretrain: share 2"),
-        ("training.pretrain={shar:0.5}", "training.pretrain: "),
+        (
+            "training.pretrain={shar:0.5}",
+            "CFG-001 training.pretrain.shar: no such setting; expected some of share, block_vox",
+        ),
         ("training.init=/nowhere/model.pt", "CKP-001"),
     ],
 )

@@ -113,6 +113,12 @@ def test_steps_without_a_finite_loss_change_nothing_and_then_stop_training():
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize("num_steps", [0, -1, 2.5, "many"])
+def test_a_budget_of_no_steps_is_refused_not_replaced(num_steps):
+    with pytest.raises(ConfigError, match=f"training.max_steps={num_steps}: expected a whole"):
+        Budget(num_steps=num_steps, max_time_s=None)
+
+
 def test_averaged_weights_lag_behind_and_converge():
     state = begin(40)
     train(state, 40, schedule=Constant())

@@ -41,6 +41,7 @@ def sources_in(path: Path, *, suv: bool = False) -> list[Source]:
     """Find the scans of a file or below a folder, each a case of its own.
 
     Files keep their names; DICOM series get ids that name nobody, as `medseg ingest` gives them.
+    Folders of DICOM objects that are no images (SEG, RTSTRUCT, reports) are passed over.
 
     Args:
         path: a file or folder.
@@ -53,7 +54,9 @@ def sources_in(path: Path, *, suv: bool = False) -> list[Source]:
     if not path.exists():
         raise ReadError(f"{path}: no such file or folder", code="FIL-001", hint="check the path")
     scans = find_scans(path) if path.is_dir() else [path]
-    found = [source for scan in scans for source in _sources_of(scan, suv=suv)]
+    found = [
+        source for scan in scans for source in _sources_of(scan, suv=suv, has_others=len(scans) > 1)
+    ]
     if not found:
         raise ReadError(f"{path}: holds no scan", code="FIL-007", hint="check the path")
     seen: dict[str, None] = {}
@@ -113,12 +116,15 @@ def sources_of_manifest(
     ]
 
 
-def _sources_of(path: Path, *, suv: bool) -> list[Source]:
+def _sources_of(path: Path, *, suv: bool, has_others: bool) -> list[Source]:
     if not is_dicom(path):
         return [Source(case_id=case_name(path), read=partial(read_volume, path))]
     series = find_series(path)
     volumes = [one for one in series if one.verdict == "volume"]
     if not volumes:
+        # A SEG, RTSTRUCT or report beside the scans it belongs to is no scan that failed.
+        if has_others and series and all(one.verdict == "other" for one in series):
+            return []
         # The reader says best why there is no volume.
         read = partial(read_volume, path, suv=suv)
         return [Source(case_id=case_name(path), read=read, dicom=path)]

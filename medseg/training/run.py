@@ -148,6 +148,11 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
             after_step=session.after_step,
         )
     scores = session.finish() if state.finished else session.interrupt()
+    if state.finished and 0 < state.step <= choices.frozen_steps:
+        workplace.progress.shown.write(
+            f"init: what was taken did not change in any of the {state.step} steps; train longer, "
+            f"or lower training.frozen_steps={choices.frozen_steps}"
+        )
     pictures = [draw_curves(session.losses, state.history, workplace.folder)]
     if state.finished:
         pictures += draw_overlays(

@@ -109,6 +109,12 @@ class Budget:
     def __post_init__(self) -> None:
         if self.num_steps is None and self.max_time_s is None:
             raise ConfigError("training: expected max_steps or max_time, found neither")
+        if self.num_steps is not None and not (
+            isinstance(self.num_steps, int) and self.num_steps > 0
+        ):
+            raise ConfigError(
+                f"training.max_steps={self.num_steps}: expected a whole number above 0"
+            )
 
     def count(self, step: int, *, seconds: float, last_s: float, pace_s: float) -> int | None:
         """Return how many steps there will be; None where there is nothing new to say.

@@ -1,5 +1,6 @@
 """Composed settings, as plain values, read as the choices of a training."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -34,8 +35,8 @@ def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> C
     training, augment = chosen["training"], chosen["augment"]
     max_time, max_steps = training["max_time"], training["max_steps"]
     budget = Budget(
-        num_steps=max_steps or (None if max_time else plan.training.num_steps),
-        max_time_s=seconds_of(max_time) if max_time else None,
+        num_steps=plan.training.num_steps if max_steps is None and max_time is None else max_steps,
+        max_time_s=None if max_time is None else seconds_of(max_time),
     )
     workers = training["num_workers"]
     if workers is None:
@@ -55,8 +56,8 @@ def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> C
         mean_teacher=_optional(MeanTeacher, training["mean_teacher"], "mean_teacher"),
         init=Path(training["init"]) if training["init"] else None,
         frozen_steps=training["frozen_steps"],
-        spatial=_augment(SpatialAugment, augment["spatial"]),
-        intensity=_augment(IntensityAugment, augment["intensity"]),
+        spatial=_augment(SpatialAugment, augment["spatial"], "spatial"),
+        intensity=_augment(IntensityAugment, augment["intensity"], "intensity"),
         channel_dropout=augment["channel_dropout"],
         context=training["context"],
         clip_norm=training["clip_norm"],
@@ -122,10 +123,21 @@ def _optional(kind: Callable[..., Part], value: Any, key: str) -> Part | None:
         return None
     if not isinstance(value, Mapping):
         raise ConfigError(f"training.{key}={value}: expected null, or settings such as {{}}")
+    return _made(kind, value, f"training.{key}")
+
+
+def _made(kind: Callable[..., Part], given: Mapping[str, Any], key: str) -> Part:
+    """Make a part of the settings that stand below a key."""
+    known = inspect.signature(kind).parameters
+    if unknown := sorted(given.keys() - known.keys()):
+        raise ConfigError(
+            f"{key}.{unknown[0]}: no such setting; expected some of {', '.join(known)}",
+            code="CFG-001",
+        )
     try:
-        return kind(**value)
+        return kind(**given)
     except TypeError as fault:
-        raise ConfigError(f"training.{key}: {fault}") from fault
+        raise ConfigError(f"{key}: {fault}") from fault
 
 
 def _named(node: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -137,10 +149,7 @@ def _schedule(node: Mapping[str, Any]) -> Schedule:
     name, given = _named(node)
     if name not in SCHEDULES:
         raise ConfigError(f"schedule={name}: expected one of {', '.join(SCHEDULES)}")
-    try:
-        return SCHEDULES[name](**given)
-    except TypeError as fault:
-        raise ConfigError(f"schedule={name}: {fault}") from fault
+    return _made(SCHEDULES[name], given, "schedule")
 
 
 def _optimizer(node: Mapping[str, Any]) -> MakeOptimizer:
@@ -153,12 +162,9 @@ def _optimizer(node: Mapping[str, Any]) -> MakeOptimizer:
     return make
 
 
-def _augment(kind: Any, node: Mapping[str, Any]) -> Any:
+def _augment(kind: Callable[..., Part], node: Mapping[str, Any], key: str) -> Part:
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in node.items()}
-    try:
-        return kind(**given)
-    except TypeError as fault:
-        raise ConfigError(f"augment: {fault}") from fault
+    return _made(kind, given, f"augment.{key}")
 
 
 def _wants_bf16(precision: str, device: torch.device) -> bool:
