@@ -12,6 +12,7 @@ from medseg.core.errors import LabelError, ReadError
 from medseg.core.findings import Finding, Severity
 from medseg.core.labels import CodedTerm, LabelSet
 from medseg.io.dicom.attributes import UNPARSABLE, item, items, text, words
+from medseg.io.dicom.class_names import ClassFinder
 
 # Contours that bound an area (PS3.3 C.8.8.6.1); points and open lines bound none.
 _CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
@@ -129,18 +130,12 @@ def match_rois(
     Raises:
         LabelError: LBL-003, no region belongs to any class.
     """
-    by_name = {label.name.lower(): index for index, label in enumerate(labels.labels, start=1)}
-    by_code = {
-        (label.code.scheme, label.code.value): index
-        for index, label in enumerate(labels.labels, start=1)
-        if label.code is not None
-    }
+    finder = ClassFinder(labels)
     found: dict[int, list[Roi]] = {}
     left: list[Roi] = []
     for roi in rois:
-        code = (roi.code.scheme, roi.code.value) if roi.code else ("", "")
-        index = by_name.get(roi.name.lower()) or by_code.get(code)
-        if index is None:
+        index = finder.index(roi.name, roi.code)
+        if not index:
             left.append(roi)
         else:
             found.setdefault(index, []).append(roi)

@@ -16,6 +16,7 @@ from medseg.core.errors import WriteError
 from medseg.core.geometry import Geometry, require_match
 from medseg.core.labels import Label, LabelMap, LabelSet
 from medseg.io.dicom.attributes import UNPARSABLE, text, unspoken
+from medseg.io.dicom.class_names import MAX_NAME, require_expressible
 from medseg.io.dicom.outlines import outlines_of
 from medseg.io.dicom.reader import choose_series, find_series, geometry_of
 from medseg.io.dicom.references import read_header
@@ -27,8 +28,7 @@ from medseg.runtime.files import written_whole
 _COPIED = (*FILED_BY, "StudyInstanceUID")
 # What an RTSTRUCT calls the study in its references (retired, and still what readers expect).
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
-# A long string (LO) holds 64 characters, a decimal string (DS) 16 (PS3.5 6.2).
-_MAX_NAME = 64
+# A decimal string (DS) holds 16 characters (PS3.5 6.2).
 _DECIMALS = "%.8f"
 _FURTHEST_MM = 1e6
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -97,7 +97,8 @@ def write_rtstruct(
     """
     series = choose_series(find_series(source), source, series_uid=series_uid)
     require_match(geometry, geometry_of(series), name=path.name, reference_name="its DICOM source")
-    _require_expressible(geometry, labels, path)
+    require_expressible(labels, path)
+    _require_near(geometry, path)
     masks_KJI = frames_first(label_map_IJK, geometry, labels)
     warn_of_empty(masks_KJI, labels, path)
     with unspoken():
@@ -112,15 +113,7 @@ def write_rtstruct(
             dataset.save_as(stream, enforce_file_format=True)
 
 
-def _require_expressible(geometry: Geometry, labels: LabelSet, path: Path) -> None:
-    names = [name[:_MAX_NAME].lower() for name in labels.names]
-    if len(set(names)) < len(names) or any("\\" in name for name in names):
-        raise WriteError(
-            f"{path.name}: class names hold a backslash, or are alike in their first {_MAX_NAME} "
-            "letters; an RTSTRUCT could not tell them apart",
-            code="DCM-077",
-            hint="rename the classes",
-        )
+def _require_near(geometry: Geometry, path: Path) -> None:
     if np.abs(geometry.corners).max() >= _FURTHEST_MM / 2:
         raise WriteError(
             f"{path.name}: lies more than {_FURTHEST_MM / 2:g} mm from the origin, which no "
@@ -200,7 +193,7 @@ def _add_regions(dataset: Dataset, labels: LabelSet, *, frame_of_reference: str)
         region = Dataset()
         region.ROINumber = number
         region.ReferencedFrameOfReferenceUID = frame_of_reference
-        region.ROIName = label.name[:_MAX_NAME]
+        region.ROIName = label.name[:MAX_NAME].strip()
         region.ROIGenerationAlgorithm = "AUTOMATIC"
         regions.append(region)
         drawn = Dataset()

@@ -16,6 +16,7 @@ from medseg.core.geometry import Geometry, require_match
 from medseg.core.labels import LabelMap, LabelSet
 from medseg.core.volume import Volume
 from medseg.io.dicom.attributes import UNPARSABLE, unspoken
+from medseg.io.dicom.class_names import require_expressible
 from medseg.io.dicom.pixels import open_pixels
 from medseg.io.dicom.reader import choose_series, find_series, geometry_of
 from medseg.io.dicom.references import SEG_CLASSES, drawn_on, find_object, grid_of_source
@@ -59,10 +60,12 @@ def write_seg(
         GeometryError: GEO-001, GEO-002, the label map does not lie on the source's slices.
         LabelError: LBL-003, values that are no index of a class.
         ReadError: the source cannot be read.
-        WriteError: the file cannot be written, or the source lacks what a SEG must refer to.
+        WriteError: the file cannot be written, the source lacks what a SEG must refer to (DCM-051),
+            or it cannot hold names or codes of the classes (DCM-077).
     """
     series = choose_series(find_series(source), source, series_uid=series_uid)
     require_match(geometry, geometry_of(series), name=path.name, reference_name="its DICOM source")
+    require_expressible(labels, path)
     masks = frames_first(label_map_IJK, geometry, labels)
     warn_of_empty(masks, labels, path)
     with unspoken():

@@ -13,6 +13,7 @@ from medseg import __version__
 from medseg.core.errors import LabelError
 from medseg.core.labels import CodedTerm, LabelSet
 from medseg.io.dicom.attributes import UNPARSABLE, item, items, text, whole
+from medseg.io.dicom.class_names import MAX_NAME, ClassFinder
 
 # SNOMED CT codes of DICOM PS3.16 CID 7150 (categories) and CID 7166 (a property of last resort).
 _ANATOMY = CodedConcept("123037004", "SCT", "Anatomical Structure")
@@ -25,8 +26,8 @@ _ABNORMAL_TERMS = frozenset(
         "6574001", "41146007", "50960005", "367651003", "1240414004", "125489001", "34823008",
     }
 )  # fmt: skip
-# A long string (LO) holds 64 characters (PS3.5 6.2).
-_MAX_LABEL = 64
+# What a name that another segment has already is told apart by.
+_REPEATED = " ({})"
 
 
 def describe_segments(labels: LabelSet) -> list[SegmentDescription]:
@@ -37,7 +38,7 @@ def describe_segments(labels: LabelSet) -> list[SegmentDescription]:
     return [
         SegmentDescription(
             segment_number=number,
-            segment_label=label.name[:_MAX_LABEL],
+            segment_label=label.name[:MAX_NAME].strip(),
             segmented_property_category=category_of(label.code),
             segmented_property_type=concept_of(label.code),
             algorithm_type="AUTOMATIC",
@@ -64,7 +65,7 @@ def segments_of(dataset: Dataset, *, name: str) -> LabelSet:
             continue
         label = text(segment, "SegmentLabel") or f"segment {number}"
         if label.lower() in taken:
-            label = f"{label} ({number})"
+            label += _REPEATED.format(number)
         taken.add(label.lower())
         entries.append(
             {
@@ -82,23 +83,24 @@ def segments_of(dataset: Dataset, *, name: str) -> LabelSet:
 def match_segments(segments: LabelSet, labels: LabelSet, *, name: str) -> dict[int, int]:
     """Return, for every segment number, the index of the class it belongs to.
 
-    A class is found by its name, else by its code, else by the segment number among its values.
+    A class is found by its name, else by its code, else by the segment number among its values,
+    unless another segment was found for it by name or code. Segments of one name are one class.
 
     Raises:
         LabelError: LBL-003, a segment that belongs to no class.
     """
-    by_name = {label.name.lower(): index for index, label in enumerate(labels.labels, start=1)}
-    by_code = {
-        (label.code.scheme, label.code.value): index
-        for index, label in enumerate(labels.labels, start=1)
-        if label.code is not None
-    }
+    finder = ClassFinder(labels)
     found: dict[int, int] = {}
     for segment in segments.labels:
         number = int(segment.values[0])
-        code = segment.code and (segment.code.scheme, segment.code.value)
-        index = by_name.get(segment.name.lower()) or by_code.get(code or ("", ""))
-        found[number] = index or _by_value(labels, number)
+        once = segment.name.removesuffix(_REPEATED.format(number))
+        found[number] = finder.index(segment.name, None) or finder.index(once, segment.code)
+    taken = set(found.values())
+    for segment in segments.labels:
+        number = int(segment.values[0])
+        by_number = _by_value(labels, number)
+        if not found[number] and by_number not in taken:
+            found[number] = by_number
         if not found[number]:
             raise LabelError(
                 f"{name}: segment {number} {segment.name!r} belongs to no class of "
