@@ -106,6 +106,13 @@ def test_a_process_that_ended_while_idle_is_replaced():
     assert first != second
 
 
+def test_a_process_that_may_be_about_to_end_is_not_asked(monkeypatch):
+    (first,) = ask("sleep", seconds=0)
+    monkeypatch.setattr(sandbox, "_FRESH_S", 0.0)
+    (second,) = ask("sleep", seconds=0)
+    assert first != second
+
+
 @posix
 def test_a_fork_starts_processes_of_its_own():
     (mine,) = ask("sleep", seconds=0)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock, Timer
@@ -20,13 +21,15 @@ from numpy.typing import NDArray
 import medseg
 from medseg.core.errors import MedsegError
 from medseg.runtime.hardware import num_cores
-from medseg.runtime.sandboxed import receive, send
+from medseg.runtime.sandboxed import IDLE_S, receive, send
 
 # What any work may take, whatever the size of its file; decoders need room to work in.
 _LEAST_MEMORY_BYTES = 512 * 2**20
 # Seconds of processor time, which a busy machine does not use up, and seconds on the clock for
 # work that waits for ever.
 _CPU_S, _CLOCK_S = 8.0, 60.0
+# A process that has been idle for longer may be about to end when it is asked.
+_FRESH_S = IDLE_S / 2
 _SERVE = "from medseg.runtime.sandboxed import serve; serve()"
 
 
@@ -95,11 +98,13 @@ class _Worker:
             bufsize=0,
         )
         self._late = False
+        self._idle_since_s = time.monotonic()
 
     @property
     def ended(self) -> bool:
-        """It has ended, by itself or not."""
-        return self._process.poll() is not None
+        """It has ended, by itself or not, or soon will."""
+        idle_s = time.monotonic() - self._idle_since_s
+        return idle_s > _FRESH_S or self._process.poll() is not None
 
     def ask(self, message: Mapping[str, Any]) -> None:
         """Send a message.
@@ -126,6 +131,7 @@ class _Worker:
             raise SandboxError(self._end_of(clock_s)) from gone
         finally:
             timer.cancel()
+            self._idle_since_s = time.monotonic()
 
     def end(self) -> None:
         """End it, and wait until it has."""

@@ -28,7 +28,7 @@ _LENGTH = struct.Struct("<I")
 # JSON of a message: arguments of a call, or a refusal.
 _MOST_JSON_BYTES = 2**20
 # A process that nobody has asked for anything for so long ends.
-_IDLE_S = 30.0
+IDLE_S = 30.0
 # What a piece of work may raise on foreign bytes; anything else ends the process, which is told.
 _FAULTS = (
     ValueError, TypeError, AttributeError, KeyError, IndexError, OSError, EOFError, ImportError,
@@ -141,7 +141,7 @@ def _asked(source: IO[bytes]) -> bool:
     """Wait for the next message; tell whether one came before the patience ended."""
     if sys.platform == "win32":
         return True
-    return bool(select.select([source], [], [], _IDLE_S)[0])
+    return bool(select.select([source], [], [], IDLE_S)[0])
 
 
 def _exactly(stream: IO[bytes], count: int) -> bytes:
