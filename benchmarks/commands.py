@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ import numpy as np
 
 from benchmarks.predict_cost import PER_MIB
 
+# Ends of a command that was asked to stop, by Ctrl-C or SIGTERM: whoever asked meant all of it.
+_STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 Scores = dict[str, dict[str, float]]
 
 
@@ -32,6 +35,7 @@ def medseg(*words: str) -> Used:
 
     Raises:
         CommandError: it failed, which ends a benchmark that does not expect it.
+        SystemExit: it was asked to stop.
     """
     began, last = time.monotonic(), ""
     line = [sys.executable, "-W", "ignore", "-m", "medseg.cli", *words]
@@ -41,6 +45,8 @@ def medseg(*words: str) -> Used:
             last = said.strip() or last
         _, status, used = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode in _STOPPED:
+        raise SystemExit(f"medseg {words[0]}: stopped")
     if running.returncode < 0:
         last = f"ended by signal {-running.returncode}"
     if running.returncode:

@@ -107,7 +107,7 @@ def run_family(chosen: argparse.Namespace, data: Dataset, key: dict[str, Any]) -
     return {
         **result,
         "patients": {c.case_id: c.patient_id for c in split_cases(manifest, 0).validation},
-        **{name: planned[name] for name in ("spatial_dims", "patch_vox")},
+        **{part: planned[part] for part in ("spatial_dims", "patch_vox")},
         "batch_size": planned["training"]["batch_size"],
     }
 

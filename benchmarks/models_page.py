@@ -24,11 +24,10 @@ _SECTIONS = {
     "partial_labels": partial_section,
     "scarce_labels": scarce_section,
 }
-_INTRO = """\
-# Which network?
-
-This page is made by `python -m benchmarks.models_page`; tables come from the rows in
-[benchmarks/results](../benchmarks/results), each with the commit it was measured on."""
+_TITLE = "# Which network?\n\nThis page is made by `python -m benchmarks.models_page`."
+_FROM_ROWS = """\
+What was measured comes from the rows in [benchmarks/results](../benchmarks/results), each with the
+commit it was measured on; below every table stands the command that measures it again."""
 
 
 def main() -> None:
@@ -42,8 +41,10 @@ def main() -> None:
 
 def models_page(results: Path = RESULTS) -> str:
     """Return the whole page; a section whose ledger is absent is left out."""
-    sections = [make(rows_in(results / f"{name}.jsonl")) for name, make in _SECTIONS.items()]
-    return "\n\n".join([_INTRO, *filter(None, sections), networks_section()]) + "\n"
+    made = (make(rows_in(results / f"{name}.jsonl")) for name, make in _SECTIONS.items())
+    sections = [section for section in made if section]
+    measured = [_FROM_ROWS, *sections] if sections else []
+    return "\n\n".join([_TITLE, *measured, networks_section()]) + "\n"
 
 
 if __name__ == "__main__":

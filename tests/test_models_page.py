@@ -86,7 +86,10 @@ def test_families_are_ordered_by_dice_behind_them_those_not_trained_and_those_th
     table = [cells(line) for line in lines_with(text, "| `")]
     assert [row[0] for row in table[1:]] == ["`resunet`", "`unet`", "`swinunetr`", "`pspnet`"]
     assert table[1][1].startswith("0.800 [")
-    assert table[2][1:7] == [table[2][1], "1.23 M", "5 G", "300", "0.200", "0.50"]
+    assert [row[2] for row in table[1:4]] == [
+        "-", "-0.100 [-0.100, -0.100]", "0.100 [0.000, 0.200]",
+    ]  # fmt: skip
+    assert table[2][3:-1] == ["1.23 M", "5 G", "300", "0.200", "0.50", "640"]
     assert [row[-1] for row in table[1:]] == [
         "", "", "not trained", "failed: medseg train: OUT-001 no room",
     ]  # fmt: skip
@@ -168,7 +171,7 @@ def test_of_one_key_the_latest_row_is_kept_where_the_first_one_stood():
     assert together[0]["num_steps"] == 2
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.jsonl")), ids=lambda path: path.name)
-def test_what_is_kept_in_the_repository_was_kept_by_the_rules(path):
-    rows = rows_in(path)
-    assert json.dumps([kept(row) for row in rows]) == json.dumps(rows)
+def test_what_is_kept_in_the_repository_was_kept_by_the_rules():
+    for path in RESULTS.glob("*.jsonl"):
+        rows = rows_in(path)
+        assert json.dumps([kept(row) for row in rows]) == json.dumps(rows)
