@@ -77,14 +77,17 @@ def test_2d_resnet50_totals_are_those_of_torchvisions_documentation(name, settin
 def test_parameters_are_the_closed_form_in_2d_and_3d(dims, stem, three):
     encoder = resnet50_parameters(1, stem, three)
     label = 5
+
+    def separable(num_inputs: int) -> int:
+        return num_inputs * three + 2 * num_inputs + num_inputs * 256 + 2 * 256
+
     head = {
         "fcn": 2048 * 512 * three + 1024 + 512 * label + label
         + (1024 * label + label) + (512 * label + label),
         "deeplabv3": 2 * (2048 * 256 + 512) + 3 * (2048 * 256 * three + 512)
         + 5 * 256 * 256 + 512 + 256 * 256 * three + 512 + 256 * label + label,
-        "deeplabv3plus": 2 * (2048 * 256 + 512) + 3 * (2048 * 256 * three + 512)
-        + 5 * 256 * 256 + 512 + 256 * 48 + 96 + (256 + 48) * 256 * three + 512
-        + 256 * 256 * three + 512 + 256 * label + label,
+        "deeplabv3plus": 2 * (2048 * 256 + 512) + 3 * separable(2048) + 5 * 256 * 256 + 512
+        + 256 * 48 + 96 + separable(256 + 48) + separable(256) + 256 * label + label,
         "pspnet": 4 * (2048 * 512 + 1024) + 4096 * 512 * three + 1024 + 512 * label + label,
     }  # fmt: skip
     plan = make_plan(dims, PAPER_2D if dims == 2 else PAPER_3D, base=64)
@@ -181,6 +184,22 @@ def test_atrous_pyramid_equals_convolutions_written_out_as_sums():
         )
         expected = np.maximum(fused / np.sqrt(1 + 1e-5), 0)
         assert np.allclose(pyramid(x)[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_separable_convolution_is_a_diagonal_one_and_a_sum_over_features(dims):
+    torch.manual_seed(0)
+    layers = Style(dims=dims, norm="batch").separable(3, 4, dilation=2).double().eval()
+    each, mixing = layers[0].weight, layers[3].weight.flatten(1)
+    diagonal = torch.zeros(3, 3, *[3] * dims, dtype=torch.float64)
+    diagonal[range(3), range(3)] = each[:, 0]
+    convolve = functional.conv2d if dims == 2 else functional.conv3d
+    x = torch.randn(2, 3, *(6, 5, 7)[:dims], dtype=torch.float64)
+    with torch.no_grad():
+        # A fresh batch norm divides by the root of 1 and its epsilon.
+        seen = convolve(x, diagonal, padding=2, dilation=2).relu() / np.sqrt(1 + 1e-5)
+        expected = torch.einsum("oc,bc...->bo...", mixing, seen).relu() / np.sqrt(1 + 1e-5)
+        assert torch.allclose(layers(x), expected)
 
 
 def brute_branch(unit: nn.Sequential, x: torch.Tensor, rate: int) -> np.ndarray:

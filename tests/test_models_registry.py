@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,6 @@ def test_the_config_file_holds_every_setting_and_its_default(name):
 
 @pytest.mark.parametrize("name", model_names())
 def test_a_family_can_be_built_from_its_config_file(name, plan):
-    if name in ("swinunetr", "unetr"):
-        pytest.importorskip("einops", reason=f"model={name} needs einops")
     config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     settings = {key: value for key, value in config.items() if key != "name"}
     build_model(name, plan=plan, num_inputs=1, num_outputs=2, settings=settings)
@@ -134,6 +133,16 @@ def test_our_segresnet_is_monais_where_strides_are_2_and_widths_double(plan):
     with torch.no_grad():
         assert torch.allclose(ours(x), theirs(x), atol=1e-5)
     assert count_parameters(ours) == count_parameters(theirs)
+
+
+def test_our_unetr_is_monais_on_the_planned_grid(plan):
+    wide = replace(plan, patch_vox=(32, 16, 16))
+    settings = {"hidden_size": 48, "mlp_dim": 96, "num_heads": 4}
+    ours = build_model("unetr", plan=wide, num_inputs=1, num_outputs=3, settings=settings).eval()
+    theirs = ours.network.network
+    x = torch.randn(1, 1, 32, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
 
 
 def test_parameters_and_operations_of_a_convolution_are_the_closed_form():

@@ -41,6 +41,7 @@ class AtrousPyramid(nn.Module):
         num_outputs: features of each branch, and of their fusion.
         rates: dilation of each 3 x 3 branch.
         dropout: share of the fused features dropped while training.
+        separable: whether those branches are separable convolutions (DeepLabV3+).
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class AtrousPyramid(nn.Module):
         *,
         rates: Sequence[int],
         dropout: float,
+        separable: bool = False,
     ) -> None:
         super().__init__()
+        widened = style.separable if separable else style.unit
         self.branches = nn.ModuleList(
             [
                 style.unit(num_inputs, num_outputs, kernel=1),
-                *(style.unit(num_inputs, num_outputs, dilation=rate) for rate in rates),
+                *(widened(num_inputs, num_outputs, dilation=rate) for rate in rates),
                 MeanPool(style, num_inputs, num_outputs),
             ]
         )

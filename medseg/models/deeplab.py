@@ -59,7 +59,7 @@ def deeplabv3plus(
     norm: Layer = GROUP_NORM,
     dropout: float = 0.5,
 ) -> nn.Module:
-    """Build a DeepLabV3+."""
+    """Build a DeepLabV3+, separable convolutions in context and decoder."""
     style = Style(dims=plan.spatial_dims, norm=norm)
     stages = Encoder(
         plan, num_inputs=num_inputs, shape=encoder, output_stride=output_stride, style=style
@@ -67,10 +67,12 @@ def deeplabv3plus(
     width, shallow_width = _width(plan, _HEAD_SHARE), _width(plan, _SHALLOW_SHARE)
     head = ShallowAndDeep(
         shallow=style.unit(stages.widths[0], shallow_width, kernel=1),
-        deep=AtrousPyramid(style, stages.widths[-1], width, rates=rates, dropout=dropout),
+        deep=AtrousPyramid(
+            style, stages.widths[-1], width, rates=rates, dropout=dropout, separable=True
+        ),
         fuse=nn.Sequential(
-            style.unit(width + shallow_width, width),
-            style.unit(width, width),
+            style.separable(width + shallow_width, width),
+            style.separable(width, width),
             style.score(width, num_outputs),
         ),
     )

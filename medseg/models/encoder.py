@@ -40,6 +40,7 @@ class Style:
         kernel: int = 3,
         stride: Sequence[int] | int = 1,
         dilation: Sequence[int] | int = 1,
+        groups: int = 1,
     ) -> nn.Module:
         """Return a convolution without bias that keeps the size where its stride is 1."""
         rates = [dilation] * self.dims if isinstance(dilation, int) else list(dilation)
@@ -50,6 +51,7 @@ class Style:
             stride=stride if isinstance(stride, int) else tuple(stride),
             padding=tuple(rate * (kernel // 2) for rate in rates),
             dilation=tuple(rates),
+            groups=groups,
             bias=False,
         )
         return layer
@@ -76,6 +78,15 @@ class Style:
             self.conv(num_inputs, num_outputs, kernel=kernel, dilation=dilation),
             self.normed(num_outputs),
             self.active(),
+        )
+
+    def separable(self, num_inputs: int, num_outputs: int, *, dilation: int = 1) -> nn.Sequential:
+        """Return a 3 x 3 unit that sees each feature alone, and a 1 x 1 unit that sees all."""
+        return nn.Sequential(
+            self.conv(num_inputs, num_inputs, dilation=dilation, groups=num_inputs),
+            self.normed(num_inputs),
+            self.active(),
+            *self.unit(num_inputs, num_outputs, kernel=1),
         )
 
 

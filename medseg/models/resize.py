@@ -8,7 +8,9 @@ _MODES = {2: "bilinear", 3: "trilinear"}
 
 
 def enlarge(x: Tensor, size: torch.Size) -> Tensor:
-    """Return (B, C, I, J, K), or (B, C, I, J), features at another spatial size."""
-    if x.shape[2:] == size:
-        return x
+    """Return (B, C, I, J, K), or (B, C, I, J), features at a spatial size.
+
+    Their own size gives the features back. It is no case apart, which would bind a program made by
+    `torch.export` to the inputs whose features have, or have not, that size.
+    """
     return functional.interpolate(x, size=size, mode=_MODES[len(size)], align_corners=False)

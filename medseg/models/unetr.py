@@ -15,6 +15,8 @@ from medseg.models.registry import register_model
 from medseg.models.resize import enlarge
 
 _PATCH_VOX = 16
+# The blocks of the transformer whose vectors the decoder sees, as in the paper.
+_SKIPPED_BLOCKS = (3, 6, 9)
 
 
 @register_model("unetr")
@@ -52,27 +54,35 @@ def unetr(
         grid=grid,
         dropout=dropout,
     )
-    return PaddedNetwork(AnySize(network, hidden_size), multiple=(_PATCH_VOX,) * plan.spatial_dims)
+    return PaddedNetwork(AnySize(network), multiple=(_PATCH_VOX,) * plan.spatial_dims)
 
 
 class AnySize(nn.Module):
-    """MONAI's UNETR, told the grid of patches of each input.
+    """MONAI's UNETR on the grid of patches of each input, not on the one it was built for.
 
     Args:
-        network: the UNETR, which folds its patches back into the grid it was built for.
-        hidden_size: length of a patch's vector.
+        network: the UNETR, whose parts are used.
     """
 
-    def __init__(self, network: UNETR, hidden_size: int) -> None:
+    def __init__(self, network: UNETR) -> None:
         super().__init__()
         self.network = network
-        self.hidden_size = hidden_size
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the input's size, which must be a multiple of 16."""
+        net = self.network
         grid = [size // _PATCH_VOX for size in x.shape[2:]]
-        self.network.proj_view_shape = [*grid, self.hidden_size]
-        logits: Tensor = self.network(x)
+        vectors_BPC, of_blocks = net.vit(x)
+        fine = net.encoder1(x)
+        first, second, third = (
+            encode(_as_features(of_blocks[block], grid))
+            for encode, block in zip(
+                (net.encoder2, net.encoder3, net.encoder4), _SKIPPED_BLOCKS, strict=True
+            )
+        )
+        features = net.decoder5(_as_features(vectors_BPC, grid), third)
+        features = net.decoder3(net.decoder4(features, second), first)
+        logits: Tensor = net.out(net.decoder2(features, fine))
         return logits
 
 
@@ -100,3 +110,9 @@ class StretchedPatches(nn.Module):
         position_1CIJK = enlarge(self.position_1CIJK, patch_BCIJK.shape[2:])
         vectors: Tensor = self.dropout((patch_BCIJK + position_1CIJK).flatten(2).mT)
         return vectors
+
+
+def _as_features(vectors_BPC: Tensor, grid: list[int]) -> Tensor:
+    """Lay a vector a patch on the grid of patches, (B, C, I, J, K)."""
+    num_scans, _, num_features = vectors_BPC.shape
+    return vectors_BPC.mT.reshape(num_scans, num_features, *grid).contiguous()
