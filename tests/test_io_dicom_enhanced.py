@@ -134,12 +134,12 @@ def test_row_16_multi_frame_without_functional_groups_is_refused(enhanced):
         read_dicom(enhanced)
 
 
-def as_pet(path, **attributes):
+def as_pet(path, dose="370e6", start="090000.00", **attributes):
     dataset = pydicom.dcmread(path)
     tracer = pydicom.Dataset()
-    tracer.RadionuclideTotalDose = "370e6"
+    tracer.RadionuclideTotalDose = dose
     tracer.RadionuclideHalfLife = "6586.2"
-    tracer.RadiopharmaceuticalStartTime = "090000.00"
+    tracer.RadiopharmaceuticalStartTime = start
     dataset.RadiopharmaceuticalInformationSequence = [tracer]
     dataset.PatientWeight = "70"
     dataset.DecayCorrection = "START"
@@ -182,6 +182,10 @@ def test_suv_follows_its_closed_form(attributes, factor, voxels, tmp_path):
         ({"DecayCorrection": "NONE"}, "DecayCorrection is NONE"),
         ({"SeriesTime": "noon"}, "SeriesTime is missing or no time"),
         ({"SeriesTime": "103"}, "SeriesTime is missing or no time"),
+        ({"SeriesTime": ""}, "SeriesTime is missing or no time"),
+        ({"PatientWeight": "70000"}, "PatientWeight is 70000, expected kilograms"),
+        ({"dose": "370"}, "RadionuclideTotalDose is 370, expected becquerels"),
+        ({"start": ""}, "RadiopharmaceuticalStartTime is missing or no time"),
     ],
 )
 def test_suv_is_refused_where_an_ingredient_is_missing(attributes, why, voxels, tmp_path):

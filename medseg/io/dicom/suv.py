@@ -19,6 +19,9 @@ _TAGS = [
     "AcquisitionDate", "AcquisitionTime", "DecayCorrection", "PatientWeight",
     "RadiopharmaceuticalInformationSequence", "SeriesDate", "SeriesTime", "Units",
 ]  # fmt: skip
+# Beyond these a header is in another unit (grams; MBq, mCi); a mouse is given about 5e6 Bq.
+_HEAVIEST_KG = 1000.0
+_LEAST_DOSE_BQ = 1e5
 
 
 def suv_factor(frames: Sequence[Frame], *, name: str) -> float:
@@ -30,7 +33,7 @@ def suv_factor(frames: Sequence[Frame], *, name: str) -> float:
 
     Raises:
         ReadError: DCM-040, the series is not in decay-corrected Bq/ml, or lacks weight, dose,
-            half-life or a time.
+            half-life or a time, or has weight or dose in another unit than kg and Bq.
     """
     with unspoken():
         headers = [_header(file) for file in dict.fromkeys(frame.file for frame in frames)]
@@ -40,9 +43,11 @@ def suv_factor(frames: Sequence[Frame], *, name: str) -> float:
             return 1.0
         if units != "BQML":
             raise _refusal(name, f"values are in {units or 'an undeclared unit'}, expected BQML")
-        weight_g = 1000 * _required(first, "PatientWeight", name)
+        weight_kg = _required(first, "PatientWeight", name)
         tracer = item(first, "RadiopharmaceuticalInformationSequence") or Dataset()
         dose_bq = _required(tracer, "RadionuclideTotalDose", name)
+        _require_units(weight_kg, dose_bq, name)
+        weight_g = 1000 * weight_kg
         half_life_s = _required(tracer, "RadionuclideHalfLife", name)
         correction = text(first, "DecayCorrection")
         if correction == "ADMIN":
@@ -89,7 +94,7 @@ def _parsed(day: str, clock: str, keyword: str, name: str) -> datetime:
     # Offsets from UTC are the same for all times of one series and cancel out.
     digits, _, fraction = clock.split("+")[0].split("-")[0].partition(".")
     # Minutes and seconds may be left out (PS3.5 6.2); strptime would read 1030 as 10:03:00.
-    whole = digits.ljust(6, "0") if len(digits) % 2 == 0 else ""
+    whole = digits.ljust(6, "0") if len(digits) in (2, 4, 6) else ""
     try:
         return datetime.strptime(f"{day}{whole}.{fraction or 0}", "%Y%m%d%H%M%S.%f")
     except ValueError as fault:
@@ -101,6 +106,13 @@ def _required(dataset: Dataset, keyword: str, name: str) -> float:
     if found is None or found <= 0:
         raise _refusal(name, f"{keyword} is missing or not positive")
     return found
+
+
+def _require_units(weight_kg: float, dose_bq: float, name: str) -> None:
+    if weight_kg > _HEAVIEST_KG:
+        raise _refusal(name, f"PatientWeight is {weight_kg:g}, expected kilograms")
+    if dose_bq < _LEAST_DOSE_BQ:
+        raise _refusal(name, f"RadionuclideTotalDose is {dose_bq:g}, expected becquerels")
 
 
 def _refusal(name: str, why: str) -> ReadError:
