@@ -23,6 +23,7 @@ _COLUMNS = (
     "way", "time", "class", "stratum", "cases", "AP at 0.5 [95 %]", "PQ [95 %]",
     "lesion Dice [95 %]", "found", "missed", "false",
 )  # fmt: skip
+_FOUND = ("found", "missed", "false")
 
 
 def objects_section(rows: Sequence[Row]) -> str:
@@ -33,7 +34,7 @@ def objects_section(rows: Sequence[Row]) -> str:
     if not groups:
         return ""
     tables = [
-        f"### {dataset}, `task={task}`\n\n{_table(own)}\n\n{_commands(own)}"
+        "\n\n".join([f"### {dataset}, `task={task}`", _table(own), *_commands(own)])
         for (dataset, task), own in groups.items()
     ]
     return "\n\n".join(["## Objects told apart", _INTRO, *tables])
@@ -55,14 +56,11 @@ def _table(rows: list[Row]) -> str:
     return markdown_table(_COLUMNS, lines)
 
 
-_FOUND = ("found", "missed", "false")
-
-
 def _ends(told: dict[str, float]) -> tuple[float, float, float]:
     return told["mean"], told["low"], told["high"]
 
 
-def _commands(rows: list[Row]) -> str:
+def _commands(rows: list[Row]) -> list[str]:
     """One line a budget: all ways that were given it."""
     baseline = next((r["key"]["least_px"] for r in rows if r["key"]["way"] == BASELINE), None)
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -79,4 +77,4 @@ def _commands(rows: list[Row]) -> str:
         if baseline is not None:
             words += ["--otsu", str(baseline)]
         lines.append(command(*words, *settings_words(extra)))
-    return "\n\n".join(lines)
+    return lines
