@@ -17,7 +17,7 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
 from medseg.core.volume import Volume
-from medseg.inference.batch import Outputs
+from medseg.inference.batch import Outputs, predict_sources
 from medseg.inference.predictor import Predictor, windows_of
 from medseg.inference.sources import Source, sources_in
 from medseg.io.formats import read_volume
@@ -209,6 +209,18 @@ def test_what_a_reader_noticed_stands_beside_the_mask(tmp_path):
     assert [o.status for o in outcomes] == ["written"]
     with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
         assert [row["message"] for row in csv.DictReader(stream)] == ["NII-013 forms disagree"]
+
+
+@pytest.mark.parametrize("name", ["tiff", "png"])
+def test_a_format_that_cannot_hold_a_scans_mask_is_refused_before_it_is_segmented(
+    tmp_path, folder_of_scans, monkeypatch, name
+):
+    predictor = threshold_predictor(plan_of())
+    monkeypatch.setattr(Predictor, "segment", lambda *_, **__: pytest.fail("was segmented"))
+    outputs = Outputs(folder=tmp_path / "out", formats=("nifti", name))
+    outcomes = list(predict_sources(sources_in(folder_of_scans), predictor, outputs=outputs))
+    assert [outcome.status for outcome in outcomes] == ["failed"] * 3
+    assert all(outcome.message.startswith("FIL-022") for outcome in outcomes)
 
 
 def test_masks_of_two_models_are_not_mixed(tmp_path, folder_of_scans):

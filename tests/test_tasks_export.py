@@ -145,6 +145,11 @@ def test_a_mask_beside_its_scan_is_refused(folder, capsys):
     assert "case 1: GEO-002" in capsys.readouterr().err
 
 
+def test_masks_that_are_not_there_are_told_before_their_classes(tmp_path, capsys):
+    assert cli(["export", f"prediction={tmp_path / 'x'}", f"output={tmp_path / 'o'}"]) == 2
+    assert "FIL-001 prediction=" in capsys.readouterr().err
+
+
 def test_a_seg_of_a_scan_that_was_never_dicom_is_refused(folder, capsys):
     scans = f"scan={folder / 'scans'}"
     assert export(folder, scans, "formats=[dicom_seg]") == EXIT_SOME_FAILED

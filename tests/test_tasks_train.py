@@ -119,6 +119,11 @@ def test_resuming_goes_the_same_way_and_refuses_another_one(dataset, tmp_path, c
         assert torch.equal(value, weights(parts)[name])
 
 
+def test_a_folder_without_a_training_is_not_resumed(dataset, tmp_path, capsys):
+    assert train(dataset, "training.resume=true", f"output={tmp_path / 'x'}") == 2
+    assert "x: holds no training to resume" in capsys.readouterr().err
+
+
 def test_a_folder_with_a_model_is_not_overwritten(dataset, tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()

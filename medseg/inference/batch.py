@@ -31,7 +31,7 @@ from medseg.inference.predictor import Predictor, Segmentation
 from medseg.inference.sources import Source
 from medseg.io.formats import write_volume
 from medseg.io.nifti_write import Quantised
-from medseg.io.writing import FROM_DICOM, SUFFIX_OF, SegType
+from medseg.io.writing import FROM_DICOM, SUFFIX_OF, SegType, require_room
 from medseg.metrics.volumes import ClassVolume, write_volumes
 from medseg.runtime.files import write_text
 
@@ -112,6 +112,8 @@ def predict_sources(
         start = time.monotonic()
         try:
             scan = source.read()
+            for path in files.values():
+                require_room(path, geometry=scan.geometry)
             done = predictor.segment(scan, probabilities=outputs.probabilities is not None)
             volumes = _write(done, source, files, outputs)
             objects = _write_objects(done, ids)

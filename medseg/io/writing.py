@@ -52,6 +52,7 @@ _DRAWN_ON_SERIES = {
     ".seg.dcm": "a DICOM SEG",
     ".rtstruct.dcm": "an RTSTRUCT",
 }
+_PICTURES = (".png", ".tif", ".tiff")
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
@@ -126,6 +127,21 @@ def write_label_map(
         write_volume(stored, path)
 
 
+def require_room(path: Path, *, geometry: Geometry) -> None:
+    """Refuse, before any work is done, a file that could not hold a label map of a scan.
+
+    Args:
+        path: that would be written; the suffix chooses the format.
+        geometry: the grid of the scan.
+
+    Raises:
+        WriteError: FIL-022, as `write_label_map`.
+    """
+    suffix = suffix_of(path)
+    if suffix in _PICTURES:
+        _require_picture(path, suffix, geometry=geometry, num_channels=1)
+
+
 def write_class_masks(
     label_map_IJK: LabelMap, folder: Path, *, geometry: Geometry, labels: LabelSet, name: str
 ) -> tuple[Path, ...]:
@@ -169,7 +185,7 @@ def write_volume(volume: Volume, path: Path, *, quantised: Quantised | None = No
         write_nrrd(volume, path)
     elif suffix == ".mha":
         write_mha(volume, path)
-    elif suffix in (".png", ".tif", ".tiff"):
+    elif suffix in _PICTURES:
         _write_pixels(volume, path, suffix)
     else:
         raise WriteError(
@@ -180,20 +196,23 @@ def write_volume(volume: Volume, path: Path, *, quantised: Quantised | None = No
 
 
 def _write_pixels(volume: Volume, path: Path, suffix: str) -> None:
-    geometry = volume.geometry
-    placeless = np.allclose(geometry.affine, image_affine(geometry.spacing_mm), atol=1e-6)
-    fits = geometry.shape[2] == 1 if suffix == ".png" else True
-    if len(volume.channels) > 1 or not placeless or not fits:
-        raise WriteError(
-            f"{path}: {len(volume.channels)} channels of {geometry.shape} voxels with a place in "
-            f"space; a {suffix} file would lose it",
-            code="FIL-022",
-            hint="write .nii.gz or .nrrd instead",
-        )
+    _require_picture(path, suffix, geometry=volume.geometry, num_channels=len(volume.channels))
     if suffix == ".png":
         write_picture(volume.voxels[0, :, :, 0], path)
     else:
         write_tiff(volume.voxels[0], path)
+
+
+def _require_picture(path: Path, suffix: str, *, geometry: Geometry, num_channels: int) -> None:
+    placeless = np.allclose(geometry.affine, image_affine(geometry.spacing_mm), atol=1e-6)
+    fits = geometry.shape[2] == 1 if suffix == ".png" else True
+    if num_channels > 1 or not placeless or not fits:
+        raise WriteError(
+            f"{path}: {num_channels} x {geometry.shape} voxels with a place in space; a {suffix} "
+            "file would lose it",
+            code="FIL-022",
+            hint="write .nii.gz or .nrrd instead",
+        )
 
 
 def _stored(label_map_IJK: LabelMap, labels: LabelSet, path: Path) -> Array:

@@ -10,6 +10,7 @@ from medseg.core.errors import (
     EXIT_SOME_FAILED,
     ConfigError,
     MedsegError,
+    ReadError,
 )
 from medseg.core.geometry import require_match
 from medseg.core.labels import LabelSet
@@ -195,9 +196,16 @@ def labels_for(prediction: Path, declared: Path | None) -> LabelSet:
     """Find the classes: where they are declared, else beside the masks, else in a DICOM mask.
 
     Raises:
+        ReadError: FIL-001: no such masks.
         ConfigError: nowhere.
         LabelError: a file that declares none.
     """
+    if not prediction.exists():
+        raise ReadError(
+            f"prediction={prediction}: no such file or folder",
+            code="FIL-001",
+            hint="check the path",
+        )
     if declared is not None:
         return declared_labels(declared)
     folder = prediction if prediction.is_dir() else prediction.parent

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from medseg.config import load_plugins, require, settings
-from medseg.core.errors import ConfigError
+from medseg.core.errors import CheckpointError, ConfigError
 from medseg.core.fingerprint import Fingerprint
 from medseg.core.plan import Plan
 from medseg.data.manifest import Manifest, manifest_file, read_manifest
@@ -200,6 +200,12 @@ def _plan_for(
     """Find the plan: of the run, given, beside the manifest, or made now and kept there."""
     if resume:
         path = folder / "plan.json"
+        if not path.exists():
+            raise CheckpointError(
+                f"output={folder}: holds no training to resume",
+                code="CKP-001",
+                hint="give output= the folder of the run to go on with, or no training.resume",
+            )
     else:
         path = Path(chosen["plan"]) if chosen["plan"] else beside / "plan.json"
     fingerprint_path = path.with_name("fingerprint.json")
