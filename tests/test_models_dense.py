@@ -15,6 +15,7 @@ from medseg.models.context import AtrousPyramid, MeanPyramid
 from medseg.models.cost import count_parameters
 from medseg.models.encoder import Encoder, Style, schedule
 from medseg.models.registry import build_model
+from medseg.models.resize import enlarge
 
 Strides = tuple[tuple[int, int, int], ...]
 
@@ -184,6 +185,12 @@ def test_atrous_pyramid_equals_convolutions_written_out_as_sums():
         )
         expected = np.maximum(fused / np.sqrt(1 + 1e-5), 0)
         assert np.allclose(pyramid(x)[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (5, 8, 3)])
+def test_features_brought_to_their_own_size_stay_as_they_are(shape):
+    features = torch.randn(2, 3, *shape)
+    assert torch.equal(enlarge(features, features.shape[2:]), features)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
