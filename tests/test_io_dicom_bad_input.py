@@ -1,6 +1,8 @@
 """Bad DICOM input: the right geometry, or one line with code, file and way out; never a guess."""
 
+import gzip
 import logging
+import shutil
 import warnings
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from medseg.core.geometry import Geometry
 from medseg.core.volume import Volume
 from medseg.io.dicom.reader import find_series, is_dicom, read_dicom
 from medseg.io.dicom.series_writer import write_series
+from medseg.io.formats import read_volume
 
 SHAPE = (6, 5, 7)
 CANARY = "Müller^Geheim^1970"
@@ -497,3 +500,58 @@ def mutated(whole, rng):
         return whole[:place]
     junk = rng.integers(0, 256, rng.integers(1, 9), dtype=np.uint8).tobytes()
     return whole[:place] + junk + whole[place + (len(junk) if kind == 1 else 0) :]
+
+
+@pytest.mark.parametrize("keywords", [("RescaleIntercept",), ("RescaleSlope", "RescaleIntercept")])
+def test_a_slice_without_the_rescale_of_the_others_is_refused(folder, keywords):
+    edit_all(folder, setting(RescaleSlope="1", RescaleIntercept="-1024"))
+    edit(slices(folder)[3], removing(*keywords))
+    message = refusal(folder)
+    assert message.startswith("DCM-008 slice_0004.dcm: has no RescaleIntercept")
+
+
+def test_a_slice_without_a_rescale_that_changes_nothing_is_read(folder, voxels):
+    edit(slices(folder)[3], removing("RescaleSlope", "RescaleIntercept"))
+    assert np.array_equal(read_dicom(folder).only_channel, voxels)
+
+
+def test_one_series_uid_over_two_patients_is_refused(folder):
+    for path in slices(folder)[4:]:
+        edit(path, setting(PatientID="somebody"))
+    message = refusal(folder)
+    assert message.startswith("DCM-003 slice_0005.dcm: has another PatientID")
+    assert "somebody" not in message
+
+
+def test_pixel_sizes_that_differ_by_rounding_alone_are_one(folder, voxels):
+    edit(slices(folder)[3], setting(PixelSpacing=["0.97655", "0.97655"]))
+    for path in set(slices(folder)) - {slices(folder)[3]}:
+        edit(path, setting(PixelSpacing=["0.976549", "0.976549"]))
+    assert np.array_equal(read_dicom(folder).only_channel, voxels)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "mark"), [("FrameReferenceTime", "reference_ms"), ("EchoNumbers", "echo_number")]
+)
+def test_time_frames_of_pet_and_numbered_echoes_are_volumes_each(folder, voxels, keyword, mark):
+    for path in slices(folder):
+        copy_of(path, f"later_{path.name}", lambda ds: setattr(ds, "PixelData", bytes(60)))
+        edit(path.with_name(f"later_{path.name}"), setting(**{keyword: "30"}))
+        edit(path, setting(**{keyword: "10"}))
+    parts = {series.part.partition(".")[0]: series.selector for series in find_series(folder)}
+    assert sorted(parts) == [f"{mark}=10", f"{mark}=30"]
+    found = read_dicom(folder, series_uid=parts[f"{mark}=10"]).only_channel
+    assert np.array_equal(found, voxels)
+
+
+def test_an_archive_without_its_suffix_is_read(folder, voxels, tmp_path):
+    shutil.make_archive(str(tmp_path / "study"), "zip", folder)
+    (tmp_path / "study.zip").rename(tmp_path / "study")
+    assert np.array_equal(read_dicom(tmp_path / "study").only_channel, voxels)
+
+
+def test_a_slice_packed_with_gzip_is_refused_by_name(folder, tmp_path):
+    packed = tmp_path / "slice.dcm.gz"
+    packed.write_bytes(gzip.compress(slices(folder)[0].read_bytes()))
+    with pytest.raises(MedsegError, match=r"FIL-004 .*slice\.dcm\.gz: a DICOM file, packed with"):
+        read_volume(packed)

@@ -5,7 +5,7 @@ import pydicom
 import pytest
 from oriented_scans import SHAPE, affine_of, turned, write_scan
 
-from medseg.core.errors import LabelError, WriteError
+from medseg.core.errors import LabelError, ReadError, WriteError
 from medseg.core.labels import LabelSet, label_set
 from medseg.io.dicom.reader import read_dicom
 from medseg.io.dicom.rtstruct import read_rtstruct
@@ -102,3 +102,12 @@ def test_a_code_that_two_classes_share_finds_neither(folder):
     renamed(path, ("Kidney L", "Kidney R"))
     with pytest.raises(LabelError, match="LBL-003"):
         read_seg(path, labels=labels, source=folder / "scan")
+
+
+def test_a_frame_that_names_no_segment_is_refused(folder):
+    path = written(folder, label_set({"a": 1, "b": 2}))
+    dataset = pydicom.dcmread(path)
+    del dataset.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence
+    dataset.save_as(path)
+    with pytest.raises(ReadError, match=r"DCM-016 m\.dcm frame 2: does not say which segment"):
+        read_seg(path, source=folder / "scan")

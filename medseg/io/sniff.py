@@ -80,7 +80,7 @@ def kind_of(path: Path) -> Kind | None:
     if _is_nifti(head):
         return "nifti"
     if head[128:132] == b"DICM":
-        return "dicom"
+        return None if _is_packed(path) else "dicom"
     if _METAIMAGE.match(head):
         return "mha"
     for magic, kind in _MAGIC:
@@ -106,6 +106,11 @@ def _head(path: Path) -> bytes:
     """Return the first bytes, unpacked."""
     with opened(path) as stream:
         return stream.read(_HEAD_BYTES)
+
+
+def _is_packed(path: Path) -> bool:
+    with damage_named(path), path.open("rb") as stream:
+        return stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
 def _is_nifti(head: bytes) -> bool:
@@ -138,6 +143,9 @@ def _unknown(path: Path) -> ReadError:
             hint="put both files side by side under one name",
         )
     head = _head(path) if raw.startswith(GZIP_MAGIC) else raw
+    if raw.startswith(GZIP_MAGIC) and (head[128:132] == b"DICM" or head.startswith(GZIP_MAGIC)):
+        what = "a DICOM file" if head[128:132] == b"DICM" else "a file that was packed before"
+        return ReadError(f"{path}: {what}, packed with gzip", code="FIL-004", hint="unpack it")
     for magic, what, hint in _FOREIGN:
         if head.startswith(magic):
             return ReadError(f"{path}: {what}", code="FIL-004", hint=hint)

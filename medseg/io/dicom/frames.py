@@ -20,7 +20,9 @@ Vector = tuple[float, float, float]
 # What may tell apart several volumes taken at the same place, the likeliest first.
 _MARKS = (
     ("t", "TemporalPositionIdentifier"),
+    ("reference_ms", "FrameReferenceTime"),
     ("echo", "EchoTime"),
+    ("echo_number", "EchoNumbers"),
     ("b", "DiffusionBValue"),
     ("gradient", "DiffusionGradientOrientation"),
     ("inversion", "InversionTime"),
@@ -166,7 +168,11 @@ def plane_of(position: Dataset, orientation: Dataset, measures: Dataset, *, name
             thickness_mm=_thickness(measures, name),
         )
     except GeometryError as fault:
-        raise GeometryError(f"{name}: {fault.message}", code=fault.code) from fault
+        raise GeometryError(
+            f"{name}: {fault.message}",
+            code=fault.code,
+            hint="export the original series again; its header does not place the pixels",
+        ) from fault
 
 
 def rescale_of(dataset: Dataset, name: str) -> tuple[float, float]:
@@ -179,6 +185,7 @@ def rescale_of(dataset: Dataset, name: str) -> tuple[float, float]:
         raise ReadError(
             f"{name}: stored values pass through a modality look-up table, expected a slope",
             code="DCM-008",
+            hint="export the series with RescaleSlope and RescaleIntercept",
         )
     slope = number(dataset, "RescaleSlope", name=name)
     intercept = number(dataset, "RescaleIntercept", name=name)

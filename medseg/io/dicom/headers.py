@@ -24,7 +24,8 @@ _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 # Patient and study ids are kept so that cases can be grouped by patient (by a keyed hash).
 _KEYWORDS = [
     "AcquisitionNumber", "BitsAllocated", "BitsStored", "Columns", "DiffusionBValue",
-    "DiffusionGradientOrientation", "DimensionIndexSequence", "EchoTime", "FrameOfReferenceUID",
+    "DiffusionGradientOrientation", "DimensionIndexSequence", "EchoNumbers", "EchoTime",
+    "FrameOfReferenceUID", "FrameReferenceTime",
     "HighBit", "ImageOrientationPatient", "ImagePositionPatient", "ImageType",
     "ImagerPixelSpacing", "InversionTime", "Modality", "ModalityLUTSequence", "NumberOfFrames",
     "PatientID", "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation",

@@ -73,7 +73,11 @@ def rois_of(dataset: Dataset, *, name: str) -> list[Roi]:
             )
         )
     if not rois:
-        raise LabelError(f"{name}: describes no region of interest", code="DCM-042")
+        raise LabelError(
+            f"{name}: describes no region of interest",
+            code="DCM-042",
+            hint="export the structure set again, with its regions",
+        )
     return rois
 
 

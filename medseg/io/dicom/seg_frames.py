@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from medseg.core.errors import GeometryError, LabelError
+from medseg.core.errors import GeometryError, LabelError, ReadError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelSet
-from medseg.io.dicom.attributes import number, whole
+from medseg.io.dicom.attributes import number, text, whole
 from medseg.io.dicom.enhanced import FunctionalGroups
 from medseg.io.dicom.frames import Plane, plane_of
 from medseg.io.dicom.storage import matrix_of
@@ -60,22 +60,27 @@ def segment_frames(dataset: Dataset, *, name: str) -> list[SegmentFrame]:
     """Return the frames of a SEG in the order of the file.
 
     Raises:
-        ReadError: DCM-016, functional groups are missing.
+        ReadError: DCM-016, functional groups are missing, or do not name a frame's segment.
         GeometryError: DCM-018, DCM-019, DCM-020: a frame cannot be placed.
     """
     groups = FunctionalGroups(dataset, name)
+    numbered_by_pixels = text(dataset, "SegmentationType") == "LABELMAP"
     frames = []
     for index in range(groups.num_frames):
         where = f"{name} frame {index + 1}"
         measures = groups.of(index, "PixelMeasuresSequence")
+        identified = groups.of(index, "SegmentIdentificationSequence")
+        segment = whole(identified, "ReferencedSegmentNumber", name=where)
+        if segment is None and not numbered_by_pixels:
+            raise ReadError(
+                f"{where}: does not say which segment it draws (ReferencedSegmentNumber)",
+                code="DCM-016",
+                hint="export the SEG again from where it was drawn",
+            )
         frames.append(
             SegmentFrame(
                 index=index,
-                segment=whole(
-                    groups.of(index, "SegmentIdentificationSequence"),
-                    "ReferencedSegmentNumber",
-                    name=where,
-                ),
+                segment=segment,
                 shape=matrix_of(dataset, name),
                 plane=plane_of(
                     groups.of(index, "PlanePositionSequence"),
@@ -102,6 +107,7 @@ def require_described(frames: Sequence[SegmentFrame], segments: LabelSet, *, nam
                 f"{name} frame {frame.index + 1}: belongs to segment {frame.segment}, which the "
                 f"file does not describe (it describes {sorted(map(int, described))})",
                 code="DCM-042",
+                hint="export the SEG again from where it was drawn",
             )
 
 

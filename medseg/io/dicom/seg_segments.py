@@ -76,7 +76,11 @@ def segments_of(dataset: Dataset, *, name: str) -> LabelSet:
             }
         )
     if not entries:
-        raise LabelError(f"{name}: describes no segment", code="DCM-042")
+        raise LabelError(
+            f"{name}: describes no segment",
+            code="DCM-042",
+            hint="export the SEG again from where it was drawn",
+        )
     return LabelSet.from_json({"labels": entries})
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from medseg.core.errors import GeometryError, MedsegError, ReadError
 from medseg.core.findings import Finding
 from medseg.core.geometry import Geometry
-from medseg.io.dicom.attributes import text, unspoken
+from medseg.io.dicom.attributes import number, text, unspoken
 from medseg.io.dicom.enhanced import enhanced_frames, is_enhanced
 from medseg.io.dicom.frames import Frame, single_frame
 from medseg.io.dicom.headers import Header, Scan
@@ -135,6 +135,7 @@ def _series_of(headers: Sequence[Header]) -> list[Series]:
         _require_images(headers)
         frames = [frame for header in headers for frame in _frames_of(header)]
         _require_one_frame_of_reference(headers)
+        _require_one_patient(headers)
         parts = tell_apart(frames)
     except MedsegError as refusal:
         return [_refused(headers, refusal)]
@@ -147,6 +148,7 @@ def _series_of_part(headers: Sequence[Header], part: str, frames: Sequence[Frame
     files = tuple(dict.fromkeys(frame.file for frame in frames))
     name = f"series {short_uid(uid)}:{part}".rstrip(":")
     try:
+        _require_rescale_in_all([header for header in headers if header.file in files])
         stack = build_stack(frames, name=name, same_pixels=same_pixels)
     except MedsegError as refusal:
         return _refused(headers, refusal, part=part, files=files)
@@ -226,3 +228,33 @@ def _require_one_frame_of_reference(headers: Sequence[Header]) -> None:
             code="DCM-033",
             hint="positions of two frames of reference cannot be compared; split the series",
         )
+
+
+def _require_one_patient(headers: Sequence[Header]) -> None:
+    """Refuse files of several patients that somebody gave one SeriesInstanceUID.
+
+    The study is not asked for: some tools that remove names give every file one of its own.
+    """
+    found = Counter(text(header.dataset, "PatientID") for header in headers)
+    if len(found) > 1:
+        odd = found.most_common()[-1][0]
+        name = next(h.file.name for h in headers if text(h.dataset, "PatientID") == odd)
+        raise ReadError(
+            f"{name}: has another PatientID than other files of its series ({len(found)} in "
+            f"{len(headers)} files, expected one)",
+            code="DCM-003",
+            hint="give each patient a folder of its own, or correct the ids",
+        )
+
+
+def _require_rescale_in_all(headers: Sequence[Header]) -> None:
+    """Refuse a slice without the slope or intercept by which the others get their unit."""
+    for keyword, idle in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
+        found = [number(h.dataset, keyword, name=h.file.name) for h in headers]
+        if None in found and any(value not in (None, idle) for value in found):
+            raise ReadError(
+                f"{headers[found.index(None)].file.name}: has no {keyword}, though other files of "
+                "its series have one, so its values are in another unit",
+                code="DCM-008",
+                hint="export the series again",
+            )

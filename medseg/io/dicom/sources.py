@@ -21,6 +21,7 @@ _MAX_MEMBER_BYTES = 4 * 2**30
 _MAX_MEMBERS = 200_000
 _PREAMBLE_BYTES = 128
 _HEAD_BYTES = _PREAMBLE_BYTES + 4
+_ARCHIVE = b"PK\x03\x04"
 # Deflated files hold one slice or one multi-frame object; pydicom inflates them whole.
 _MAX_INFLATED_BYTES = 2**30
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -159,7 +160,7 @@ def find_files(path: Path, *, recursive: bool = True) -> Iterator[DicomFile]:
         yield from _files_under(path, recursive=recursive)
     elif not path.exists():
         raise ReadError(f"{path}: no such file or folder", code="DCM-030")
-    elif path.suffix.lower() == ".zip":
+    elif path.suffix.lower() == ".zip" or _is_archive(path):
         yield from _members(path)
     else:
         yield DicomFile(path)
@@ -192,6 +193,13 @@ def _files_under(folder: Path, *, recursive: bool) -> Iterator[DicomFile]:
             # Pipes and devices would block or never end.
             if path.is_file():
                 yield DicomFile(path)
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return DicomFile(path).head(len(_ARCHIVE)) == _ARCHIVE
+    except ReadError:
+        return False
 
 
 def _members(archive: Path) -> Iterator[DicomFile]:

@@ -20,6 +20,8 @@ ORIENTATION_TOLERANCE = 1e-4
 # Positions are often rounded to 0.01 mm; a missing slice is off by a whole spacing.
 _SPACING_TOLERANCE = 0.01
 _ROUNDING_MM = 0.02
+# Pixel sizes of two slices of one stack may differ by this much (text rounding).
+_PIXEL_TOLERANCE_MM = 1e-4
 # A gantry tilt below this angle (rad) does not move a slice by a voxel in any scan.
 _TILT_TOLERANCE = 1e-3
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -82,22 +84,30 @@ def _affine(first: Frame, step_mm: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _require_one_matrix(frames: Sequence[Frame], name: str) -> None:
-    kinds: dict[tuple[tuple[int, int], tuple[float, ...]], list[Frame]] = {}
+    kinds: list[list[Frame]] = []
     for frame in frames:
-        spacing_mm = tuple(round(mm, 4) for mm in frame.plane.spacing_mm)
-        kinds.setdefault((frame.shape, spacing_mm), []).append(frame)
+        home = next((kind for kind in kinds if _of_one_matrix(frame, kind[0])), None)
+        if home is None:
+            kinds.append([frame])
+        else:
+            home.append(frame)
     if len(kinds) == 1:
         return
-    usual = max(kinds, key=lambda kind: len(kinds[kind]))
-    odd = [frame for kind, found in kinds.items() if kind != usual for frame in found]
+    usual = max(kinds, key=len)
+    odd = [frame for kind in kinds if kind is not usual for frame in kind]
     listed = ", ".join(f"{frame.file.name} ({_kind_of(frame)})" for frame in odd[:4])
     more = f" and {len(odd) - 4} more" if len(odd) > 4 else ""
     raise GeometryError(
-        f"{name}: {listed}{more} differ in matrix or pixel size from the {len(kinds[usual])} "
-        f"others ({_kind_of(kinds[usual][0])})",
+        f"{name}: {listed}{more} differ in matrix or pixel size from the {len(usual)} "
+        f"others ({_kind_of(usual[0])})",
         code="DCM-021",
         hint="move the odd files out of the folder if they do not belong to the volume",
     )
+
+
+def _of_one_matrix(frame: Frame, other: Frame) -> bool:
+    apart_mm = np.subtract(frame.plane.spacing_mm, other.plane.spacing_mm)
+    return frame.shape == other.shape and float(np.abs(apart_mm).max()) < _PIXEL_TOLERANCE_MM
 
 
 def _orientation_findings(frames: Sequence[Frame], name: str) -> list[Finding]:

@@ -145,6 +145,7 @@ def bits_of(storage: Storage) -> int:
             f"{storage.name}: {stored} bits stored in {allocated} with high bit {high}, expected "
             "at most 32 bits at the low end of each word",
             code="DCM-010",
+            hint="export the series again; BitsStored and HighBit do not fit BitsAllocated",
         )
     return stored
 
