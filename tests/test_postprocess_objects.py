@@ -17,6 +17,7 @@ from medseg.postprocess.components import (
 )
 from medseg.postprocess.fusion import fuse
 from medseg.postprocess.objects import Objects, find_objects
+from medseg.postprocess.smoothing import smooth
 from medseg.postprocess.watershed import grow, split_by_distance
 
 EDGES = {2: (1.0, 1.0, 1.0), 3: (1.0, 1.0, 2.5)}
@@ -64,7 +65,7 @@ def test_grouping_is_the_nearest_centre_of_brute_force(rng):
     heat = torch.from_numpy(rng.random(shape)).float()
     offset = torch.from_numpy(rng.normal(size=(3, *shape)) / 8).float()
     mask = torch.from_numpy(rng.random(shape) < 0.5)
-    way = Centres(least_heat=0.9, apart_vox=1)
+    way = Centres(least_heat=0.9, apart_vox=1, smooth_vox=0)
     found, _ = group_by_centres(heat, offset, mask, way=way, edges=edges)
     peaks = find_peaks(heat, way=way, edges=edges).numpy()
     for voxel in np.argwhere(mask.numpy()):
@@ -182,6 +183,40 @@ def test_components_of_two_classes_that_touch_are_two_objects_with_their_confide
     assert found.class_M.tolist() == [1, 3]
     assert same_objects(found.ids_IJK, classes)
     assert found.confidence_M.tolist() == pytest.approx([0.85, 0.85])
+
+
+@pytest.mark.parametrize("edges", [(1.0, 1.0, 2.5), (2.0, 0.5, 1.0)])
+def test_smoothing_is_a_gaussian_of_the_same_width_on_any_spacing(edges, rng):
+    values = rng.normal(size=(14, 17, 9)).astype(np.float32)
+    sigma = [1.5 * min(edges) / edge for edge in edges]
+    expected = ndimage.gaussian_filter(values, sigma, mode="nearest", truncate=4)
+    found = smooth(torch.from_numpy(values), sigma_vox=1.5, edges=edges).numpy()
+    assert np.abs(found - expected).max() < 2e-3
+    assert np.array_equal(smooth(torch.from_numpy(values), sigma_vox=0, edges=edges), values)
+    picture = torch.from_numpy(values[..., :1])
+    assert smooth(picture, sigma_vox=1.5, edges=edges).shape == picture.shape
+
+
+@pytest.mark.parametrize("way", [Centres(), Distances()])
+def test_rough_maps_still_give_the_objects(way, rng):
+    ids, centres, grid = touching_balls(2)
+    heat, offset = centre_maps(ids, centres, grid, Centres(), EDGES[2], 2)
+    if isinstance(way, Distances):
+        depth = sum(ndimage.distance_transform_edt(ids == n) / 6 for n in (1, 2))
+        heads = torch.from_numpy(depth).float()[None]
+    else:
+        heads = torch.cat([heat[None], offset])
+    heads[0] += torch.from_numpy(rng.normal(0, 0.15, ids.shape)).float()
+    found = find_objects(
+        scores_of((ids > 0).astype(np.int64), 2),
+        heads,
+        plan=ObjectPlan(task="instance", way=way),
+        things=(1,),
+        edges=EDGES[2],
+        least_vox=0,
+    )
+    assert len(found) == 2
+    assert (found.ids_IJK[ids == 1] == found.ids_IJK[10, 8, 0]).mean() > 0.95
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -45,7 +45,9 @@ class Centres:
         sigma_share: deviation of the Gaussian about a centre, as a share of the radius of a ball
             (disc) of the object's size.
         unit_vox: length that offsets are given in.
-        least_heat: heat that a centre exceeds.
+        smooth_vox: deviation of the Gaussian that the heat is blurred with before centres are
+            sought; 0: not at all.
+        least_heat: heat that a centre exceeds after that.
         apart_vox: no two centres are closer than this along every axis.
         heat_weight, offset_weight: of their losses beside the classes' (squared and absolute
             error).
@@ -54,14 +56,16 @@ class Centres:
     name: ClassVar[str] = "centre"
     sigma_share: float = 0.5
     unit_vox: float = 16.0
-    least_heat: float = 0.3
-    apart_vox: float = 3.0
+    smooth_vox: float = 1.5
+    least_heat: float = 0.2
+    apart_vox: float = 4.0
     heat_weight: float = 10.0
     offset_weight: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self, "sigma_share", "unit_vox", "apart_vox", above=0)
         _require(self, "heat_weight", "offset_weight", above=0)
+        _require_blur(self, self.smooth_vox)
         _require(self, "least_heat", above=0, below=1)
 
     def num_channels(self, spatial_dims: int) -> int:
@@ -74,17 +78,20 @@ class Distances:
     """A map of the distance to the object's surface, 1 at its deepest; watershed parts objects.
 
     Attributes:
+        smooth_vox: deviation of the Gaussian that the depth is blurred with; 0: not at all.
         seed_level: voxels deeper than this are the seeds that grow.
         distance_weight: of the loss beside the classes' (squared error).
     """
 
     name: ClassVar[str] = "distance"
+    smooth_vox: float = 1.5
     seed_level: float = 0.5
-    distance_weight: float = 10.0
+    distance_weight: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self, "seed_level", above=0, below=1)
         _require(self, "distance_weight", above=0)
+        _require_blur(self, self.smooth_vox)
 
     def num_channels(self, _spatial_dims: int) -> int:
         """Return how many channels the way adds."""
@@ -227,3 +234,8 @@ def _require(way: Way, *names: str, above: float, below: float = float("inf")) -
                 f"instance={way.name}: {name}={value}; expected a number above {above:g}"
                 + (f" and below {below:g}" if below < float("inf") else "")
             )
+
+
+def _require_blur(way: Way, smooth_vox: float) -> None:
+    if not 0 <= smooth_vox < float("inf"):
+        raise PlanError(f"instance={way.name}: smooth_vox={smooth_vox}; expected 0 or more")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medseg.core.objects import Centres
+from medseg.postprocess.smoothing import smooth
 
 # Distances between voxels and centres held at once, 64 MB.
 _MOST_DISTANCES = 2**24
@@ -29,9 +30,10 @@ def group_by_centres(
 
     Returns:
         Ids (I, J, K), int32, 0 where no thing is or no centre was found; and the heat of each
-        object's centre, M numbers.
+        object's centre before the blur, M numbers.
     """
-    peaks_M3 = find_peaks(heat_IJK, way=way, edges=edges)
+    blurred_IJK = smooth(heat_IJK, sigma_vox=way.smooth_vox, edges=edges)
+    peaks_M3 = find_peaks(blurred_IJK, way=way, edges=edges)
     ids_IJK = torch.zeros(heat_IJK.shape, dtype=torch.int32, device=heat_IJK.device)
     if not len(peaks_M3):
         return ids_IJK, heat_IJK.new_zeros(0)

@@ -21,6 +21,7 @@ from medseg.postprocess.components import (
     number_components,
     number_consecutively,
 )
+from medseg.postprocess.smoothing import smooth
 from medseg.postprocess.watershed import grow, split_by_distance
 
 Floats = NDArray[np.float32]
@@ -75,8 +76,10 @@ def find_objects(
         )
         ids, heat = _in_one_piece(grouped.cpu().numpy(), mask_IJK.cpu().numpy(), heat_M)
     elif isinstance(plan.way, Distances):
-        depth, mask = heads_HIJK[0].float().cpu().numpy(), mask_IJK.cpu().numpy()
-        ids = split_by_distance(depth, mask, seed_level=plan.way.seed_level)
+        depth_IJK = smooth(heads_HIJK[0], sigma_vox=plan.way.smooth_vox, edges=edges)
+        ids = split_by_distance(
+            depth_IJK.cpu().numpy(), mask_IJK.cpu().numpy(), seed_level=plan.way.seed_level
+        )
     else:
         ids = _components_by_class(best_IJK.cpu().numpy(), plan.way, things)
     ids, old = number_consecutively(drop_small(ids, least_vox))
