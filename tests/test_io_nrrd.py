@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from medseg.core.errors import MedsegError, WriteError
+from medseg.core.errors import LabelError, MedsegError, ReadError, WriteError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import CodedTerm, Label, LabelSet, label_set
 from medseg.core.volume import Volume
@@ -20,6 +20,7 @@ from medseg.io.formats import (
     write_label_map,
     write_volume,
 )
+from medseg.io.nrrd import write_nrrd
 
 ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 SHEARED = np.array([[1, 0.3, 0, 5], [0, 2, 0.1, 6], [0, 0, 3, 7], [0, 0, 0, 1.0]])
@@ -361,3 +362,43 @@ def test_nan_samples_are_counted(tmp_path):
     samples = struct.pack("<f", float("nan")) * 24
     path = nrrd(tmp_path / "scan.nrrd", ("short", "float"), samples=samples)
     assert [f.code for f in read_volume(path).findings] == ["FIL-014"]
+
+
+def test_segments_after_a_removed_one_are_read(tmp_path):
+    voxels = np.array([[[0, 1, 2]]], dtype=np.uint8)
+    path = tmp_path / "mask.seg.nrrd"
+    keys = {"Segment0_Name": "a", "Segment0_LabelValue": "1", "Segment0_Layer": "0"}
+    keys |= {"Segment4_Name": "b", "Segment4_LabelValue": "2", "Segment4_Layer": "0"}
+    write_nrrd(Volume(voxels[None], Geometry(voxels.shape, np.eye(4))), path, keys=keys)
+    found = read_label_map(path, label_set({"b": 1, "a": 2}))
+    assert found.only_channel.ravel().tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "code"), [("0", ReadError, "SNR-001"), ("7", LabelError, "LBL-003")]
+)
+def test_values_that_no_segment_declares_are_refused(tmp_path, value, error, code):
+    path = tmp_path / "mask.seg.nrrd"
+    keys = {"Segment0_Name": "a", "Segment0_LabelValue": value, "Segment0_Layer": "0"}
+    voxels = np.ones((1, 1, 1, 2), dtype=np.uint8)
+    write_nrrd(Volume(voxels, Geometry((1, 1, 2), np.eye(4))), path, keys=keys)
+    with pytest.raises(error, match=code):
+        read_label_map(path, label_set({"a": 1}))
+
+
+@pytest.mark.parametrize("labels", [{"a": -1}, {" a": 1}, {"a  b": 1}, {"a\nb": 1}, {"": 1}])
+def test_what_a_segmentation_would_not_give_back_is_not_written(tmp_path, labels):
+    geometry = Geometry((1, 1, 1), np.eye(4))
+    path = tmp_path / "m.seg.nrrd"
+    label_map = np.ones((1, 1, 1), dtype=np.uint8)
+    with pytest.raises(WriteError, match="SNR-002"):
+        write_label_map(label_map, path, geometry=geometry, labels=label_set(labels))
+    assert not path.exists()
+
+
+def test_voxels_to_ignore_come_back_from_a_segmentation(tmp_path):
+    labels = LabelSet.from_json({"labels": [{"name": "a", "values": 1}], "ignore_value": 255})
+    label_map = np.array([[[0, 1, 2]]], dtype=np.uint8)
+    path = tmp_path / "m.seg.nrrd"
+    write_label_map(label_map, path, geometry=Geometry((1, 1, 3), np.eye(4)), labels=labels)
+    assert np.array_equal(read_label_map(path, labels).only_channel, label_map)

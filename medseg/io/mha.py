@@ -194,7 +194,11 @@ def _read_voxels(stream: BufferedIOBase, fields: _Fields, path: Path) -> Array:
     if name not in _NUMBERS:
         raise fields.fault("elementtype", name, f"one of {', '.join(_NUMBERS)}")
     if num_channels < 1 or not 0 <= skipped <= _LONGEST_HEADER:
-        raise fields.fault("elementnumberofchannels, headersize", f"{num_channels}, {skipped}", "")
+        raise fields.fault(
+            "elementnumberofchannels, headersize",
+            f"{num_channels}, {skipped}",
+            f"one or more, 0 to {_LONGEST_HEADER}",
+        )
     big = any(fields.true(order) for order in _BIG_ENDIAN)
     kind = np.dtype(_NUMBERS[name]).newbyteorder(">" if big else "<")
     count = prod(sizes) * num_channels

@@ -4,18 +4,21 @@ Key names are those of Slicer's vtkMRMLSegmentationStorageNode. Segments that ov
 which are a channel axis of the file.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from medseg.core.errors import LabelError, ReadError
+from medseg.core.errors import LabelError, ReadError, WriteError
 from medseg.core.labels import Label, LabelSet
+from medseg.core.stored_values import values_in
 from medseg.core.volume import Volume
 from medseg.io.nrrd import write_nrrd
 from medseg.io.sidecars import stored_values
 
-_MOST_SEGMENTS = 10_000
+_DECLARES = re.compile(r"Segment(\d{1,6})_(?:ID|LabelValue)")
 _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _ANATOMY = "Anatomic codes - DICOM master list"
 _TISSUE = "SCT^85756007^Tissue"
@@ -34,7 +37,7 @@ class Segment:
 
 def is_segmentation(keys: dict[str, str]) -> bool:
     """Tell from the keys of an NRRD file whether 3D Slicer wrote segments into it."""
-    return "Segment0_LabelValue" in keys or "Segment0_ID" in keys
+    return any(map(_DECLARES.fullmatch, keys))
 
 
 def labels_of_segments(
@@ -43,10 +46,11 @@ def labels_of_segments(
     """Turn the layers of a segmentation into classes, matched with segments by name.
 
     Returns:
-        One channel of indices 0..N; where segments overlap, one channel of 0 and 1 a class.
+        One channel of indices 0..N (N + 1 where a layer holds the value to ignore); where segments
+        overlap, one channel of 0 and 1 a class.
 
     Raises:
-        LabelError: LBL-011 segments that are no class.
+        LabelError: LBL-011 segments that are no class, LBL-003 values that are no segment.
         ReadError: SNR-001 as `segments_of`.
     """
     segments = segments_of(layers, keys, path)
@@ -57,17 +61,48 @@ def labels_of_segments(
             code="LBL-011",
             hint="rename the segments, or the classes of the manifest",
         )
-    apart = np.zeros((len(labels), *layers.geometry.shape), dtype=bool)
+    _require_declared(layers, segments, labels, path)
+    kind = np.uint8 if len(labels) < 254 else np.uint16
+    label_map_IJK = np.zeros(layers.geometry.shape, dtype=kind)
+    for segment in segments:
+        index = labels.names.index(segment.name) + 1
+        mask = layers.voxels[segment.layer] == segment.value
+        before = label_map_IJK[mask]
+        if ((before != 0) & (before != index)).any():
+            return _apart(layers, segments, labels)
+        label_map_IJK[mask] = index
+    if labels.ignore_index is not None:
+        ignored = (layers.voxels == labels.ignore_value).any(axis=0)
+        label_map_IJK[ignored & (label_map_IJK == 0)] = labels.ignore_index
+    return Volume(label_map_IJK[None], layers.geometry, ("labels",), layers.findings)
+
+
+def _apart(layers: Volume, segments: Sequence[Segment], labels: LabelSet) -> Volume:
+    """Lay segments that overlap into a channel a class."""
+    masks = np.zeros((len(labels), *layers.geometry.shape), dtype=np.uint8)
     for segment in segments:
         mask = layers.voxels[segment.layer] == segment.value
-        apart[labels.names.index(segment.name)] |= mask
-    if (apart.sum(axis=0) > 1).any():
-        masks = apart.astype(np.uint8)
-        return Volume(masks, layers.geometry, labels.names, layers.findings)
-    kind = np.uint8 if len(labels) < 254 else np.uint16
-    indices = np.arange(1, len(labels) + 1, dtype=kind)
-    label_map_IJK = np.tensordot(indices, apart, axes=1).astype(kind)
-    return Volume(label_map_IJK[None], layers.geometry, ("labels",), layers.findings)
+        masks[labels.names.index(segment.name)][mask] = 1
+    return Volume(masks, layers.geometry, labels.names, layers.findings)
+
+
+def _require_declared(
+    layers: Volume, segments: Sequence[Segment], labels: LabelSet, path: Path
+) -> None:
+    for number, layer in enumerate(layers.voxels):
+        declared = [
+            0,
+            labels.ignore_value,
+            *(segment.value for segment in segments if segment.layer == number),
+        ]
+        if odd := sorted(set(values_in(layer).tolist()) - set(declared)):
+            raise LabelError(
+                f"{path}: layer {number} holds the values {', '.join(map(str, odd[:6]))}, which no "
+                "segment declares",
+                code="LBL-003",
+                hint="save the segmentation again in 3D Slicer, or rename a plain label map to "
+                ".nrrd without its Segment keys",
+            )
 
 
 def segments_of(layers: Volume, keys: dict[str, str], path: Path) -> tuple[Segment, ...]:
@@ -77,17 +112,21 @@ def segments_of(layers: Volume, keys: dict[str, str], path: Path) -> tuple[Segme
         ReadError: SNR-001 a key that is missing or not a number, or a layer that is not there.
     """
     found: list[Segment] = []
-    for n in range(_MOST_SEGMENTS):
-        if f"Segment{n}_ID" not in keys and f"Segment{n}_LabelValue" not in keys:
-            break
+    # Numbers may leave gaps where segments were removed.
+    for n in sorted({int(match[1]) for key in keys if (match := _DECLARES.fullmatch(key))}):
         name = keys.get(f"Segment{n}_Name") or keys.get(f"Segment{n}_ID", f"Segment_{n + 1}")
         # Before layers were introduced each segment had one of its own.
         layer = keys.get(f"Segment{n}_Layer", str(n))
         value = keys.get(f"Segment{n}_LabelValue", "1")
-        if not (layer.isdecimal() and value.isdecimal() and int(layer) < len(layers.voxels)):
+        if not (
+            layer.isdecimal()
+            and value.isdecimal()
+            and int(value) > 0
+            and int(layer) < len(layers.voxels)
+        ):
             raise ReadError(
-                f"{path}: segment {n}: layer {layer!r}, value {value!r}; the file has "
-                f"{len(layers.voxels)} layers",
+                f"{path}: segment {n}: layer {layer!r}, value {value!r}; expected a layer of the "
+                f"file's {len(layers.voxels)} and a value above 0",
                 code="SNR-001",
                 hint="save the segmentation again in 3D Slicer",
             )
@@ -108,7 +147,18 @@ def write_segments(stored: Volume, path: Path, labels: LabelSet) -> None:
         stored: one channel of stored values, as `LabelSet.to_stored` gives them.
         path: .seg.nrrd.
         labels: the classes; one without a code is written as tissue of its name.
+
+    Raises:
+        WriteError: SNR-002, a name or stored value that would not come back.
     """
+    for value, label in stored_values(labels):
+        if value < 1 or not label.name or label.name != " ".join(label.name.split()):
+            raise WriteError(
+                f"{path}: class {label.name!r} stores {value}; a .seg.nrrd holds values above 0, "
+                "and names without outer or repeated blanks and line breaks",
+                code="SNR-002",
+                hint="change the name or the value of the class, or write .nrrd",
+            )
     # 3D Slicer cuts a layer to the extent of its first segment: each must span the whole grid.
     extent = " ".join(f"0 {count - 1}" for count in stored.geometry.shape)
     keys = {
