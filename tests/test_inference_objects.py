@@ -107,8 +107,8 @@ def test_objects_larger_than_windows_are_whole(way, dims, rng):
     done = predictor_of(plan, way).segment(Volume(outputs, geometry, names))
     assert same_objects(done.objects.ids_IJK, drawn)
     assert np.array_equal(done.label_map > 0, drawn > 0)
-        # At a border the blur moves a peak by a voxel.
-        assert (done.objects.confidence_M > 0.8).all()
+    # At a border the blur moves a peak by a voxel.
+    assert (done.objects.confidence_M > 0.8).all()
 
 
 @pytest.mark.parametrize("way", [Centres(), Distances()], ids=lambda way: way.name)
