@@ -111,3 +111,13 @@ def test_a_frame_that_names_no_segment_is_refused(folder):
     dataset.save_as(path)
     with pytest.raises(ReadError, match=r"DCM-016 m\.dcm frame 2: does not say which segment"):
         read_seg(path, source=folder / "scan")
+
+
+def test_regions_of_one_number_are_refused(folder):
+    labels = label_set({"a": 1, "b": 2})
+    path = written(folder, labels, write_rtstruct)
+    dataset = pydicom.dcmread(path)
+    dataset.StructureSetROISequence[1].ROINumber = 1
+    dataset.save_as(path)
+    with pytest.raises(LabelError, match=r"DCM-042 m\.dcm: several regions have the number 1"):
+        read_rtstruct(path, labels=labels, source=folder / "scan")

@@ -53,15 +53,22 @@ def rois_of(dataset: Dataset, *, name: str) -> list[Roi]:
     """Return the regions of a structure set, in the order of the file.
 
     Raises:
-        LabelError: DCM-042, it describes none.
+        LabelError: DCM-042, it describes none, or several of one number.
     """
     drawn = {text(one, "ReferencedROINumber"): one for one in items(dataset, "ROIContourSequence")}
     seen = {
         text(one, "ReferencedROINumber"): one for one in items(dataset, "RTROIObservationsSequence")
     }
-    rois = []
+    rois: list[Roi] = []
     for described in items(dataset, "StructureSetROISequence"):
         number = text(described, "ROINumber")
+        if any(roi.number == number for roi in rois):
+            raise LabelError(
+                f"{name}: several regions have the number {number}, so nobody can tell whose the "
+                "contours are",
+                code="DCM-042",
+                hint="export the structure set again, with a ROINumber for each region",
+            )
         contours = drawn.get(number, Dataset())
         rois.append(
             Roi(
