@@ -10,7 +10,7 @@ import SimpleITK
 from highdicom.sr import srread
 
 from medseg.cli import main as cli
-from medseg.core.errors import EXIT_REFUSED, EXIT_SOME_FAILED, ConfigError
+from medseg.core.errors import EXIT_REFUSED, EXIT_SOME_FAILED, ReadError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.volume import Volume
@@ -194,10 +194,21 @@ def test_the_masks_own_folder_is_never_written_into(folder, capsys):
     assert "choose another folder" in capsys.readouterr().err
 
 
+def test_of_all_that_predict_writes_the_masks_are_exported(folder):
+    masks = folder / "masks"
+    mask = read_volume(masks / "case 1.nii.gz")
+    for beside in ("case 1.nrrd", "case 1_instances.nii.gz", "case 1_probabilities.nii.gz"):
+        write_volume(mask, masks / beside)
+    assert masks_in(masks)["case 1"] == masks / "case 1.nii.gz"
+    assert len(masks_in(masks)) == 2
+
+
 def test_two_masks_of_one_case_are_refused(folder):
     mask = read_volume(folder / "masks" / "case 1.nii.gz")
-    write_volume(mask, folder / "masks" / "case 1.nrrd")
-    with pytest.raises(ConfigError, match="are of one case"):
+    (folder / "masks" / "case 1.nii.gz").unlink()
+    for suffix in (".nrrd", ".mha"):
+        write_volume(mask, folder / "masks" / f"case 1{suffix}")
+    with pytest.raises(ReadError, match="are masks of one name"):
         masks_in(folder / "masks")
     assert labels_for(folder / "masks" / "case 1.nrrd", None) == LABELS
 

@@ -148,8 +148,6 @@ def evaluate(
         summary["raters"] = summarise_pairs(agreement, summariser)
         write_text(scores_text(agreement), output / RATERS)
     write_text(scores_text(rows), output / SCORES)
-    if agreement:
-        write_text(scores_text(agreement), output / RATERS)
     write_json(summary, output / SUMMARY)
     write_provenance(output, command="evaluate", digests=digests or {}, seed=scoring.seed)
     if tracker is not None:

@@ -15,7 +15,7 @@ from medseg.core.errors import (
 from medseg.core.geometry import require_match
 from medseg.core.labels import LabelSet
 from medseg.data.declared import declared_labels
-from medseg.data.mask_files import exclusive_label_map
+from medseg.data.mask_files import MaskFolder, exclusive_label_map
 from medseg.inference.case_files import (
     PROBABILITIES,
     VOLUMES,
@@ -25,12 +25,11 @@ from medseg.inference.case_files import (
 from medseg.inference.sources import Source, sources_in
 from medseg.io.formats import (
     case_name,
-    find_scans,
     read_label_map,
     write_class_masks,
 )
 from medseg.io.sidecars import read_labels, write_sidecars
-from medseg.io.sniff import sniff, suffix_of
+from medseg.io.sniff import sniff
 from medseg.io.writing import SUFFIX_OF, SegType
 from medseg.metrics.volumes import ClassVolume, write_volumes
 from medseg.runtime.console import progress, say
@@ -168,28 +167,19 @@ def export_mask(
 
 
 def masks_in(prediction: Path) -> dict[str, Path]:
-    """Return the masks by case: a file, or a folder's but probability maps and reports.
+    """Return the masks by case: a file, or a folder's but ids of objects, probabilities, reports.
 
     Raises:
-        ConfigError: none, or several of one case.
+        ConfigError: none.
+        ReadError: EVA-005: several of one case, none of them NIfTI.
     """
     if not prediction.is_dir():
         return {case_name(prediction): prediction}
-    masks: dict[str, Path] = {}
-    for path in find_scans(prediction):
-        name = case_name(path)
-        is_mask = suffix_of(path) != SUFFIX_OF["sr"] and not name.endswith(PROBABILITIES)
-        if path.is_dir() or not is_mask:
-            continue
-        if name in masks:
-            raise ConfigError(
-                f"prediction={prediction}: {masks[name].name} and {path.name} are of one case",
-                hint="name one file, or a folder of one format",
-            )
-        masks[name] = path
-    if not masks:
+    files = MaskFolder(prediction)
+    names = [name for name in files.names if not name.endswith(PROBABILITIES)]
+    if not names:
         raise ConfigError(f"prediction={prediction}: holds no mask")
-    return masks
+    return {name: files.of(name).choose() for name in names}
 
 
 def labels_for(prediction: Path, declared: Path | None) -> LabelSet:

@@ -20,6 +20,7 @@ from medseg.inference.batch import (
 from medseg.inference.predictor import Predictor
 from medseg.inference.sources import Source, sources_in, sources_of_manifest
 from medseg.io.sidecars import write_sidecars
+from medseg.io.writing import FROM_DICOM
 from medseg.runtime.console import progress, say
 from medseg.runtime.files import digest_of, read_json
 from medseg.runtime.hardware import pick_device
@@ -47,17 +48,14 @@ def main(config: Any) -> int:
         mirror=_wants_mirror(chosen["mirror"], device),
         batch_size=chosen["batch_size"],
     )
-    outcomes = predict_into(
-        _sources(chosen, predictor),
-        predictor,
-        outputs=Outputs(
-            folder=output,
-            formats=tuple(chosen["formats"]),
-            probabilities=_probability_type(chosen["probabilities"]),
-            seg_type=chosen["dicom_seg"]["type"],
-        ),
-        checkpoints=paths,
+    outputs = Outputs(
+        folder=output,
+        formats=tuple(chosen["formats"]),
+        probabilities=_probability_type(chosen["probabilities"]),
+        seg_type=chosen["dicom_seg"]["type"],
     )
+    sources = _sources(chosen, predictor)
+    outcomes = predict_into(sources, predictor, outputs=outputs, checkpoints=paths)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         say(f"medseg predict: {outcome.case_id}: {outcome.message}", error=True)
@@ -65,6 +63,10 @@ def main(config: Any) -> int:
     say(f"{counts['written']} written, {counts['kept']} kept, {len(failed)} failed: {output}")
     if remarks := sum(o.status == "written" and bool(o.message) for o in outcomes):
         say(f"{remarks} with remarks on how they were read, in predictions.csv")
+    from_dicom = [name for name in outputs.formats if name in FROM_DICOM]
+    bare = sum(source.dicom is None for source in sources)
+    if from_dicom and bare:
+        say(f"{bare} without {', '.join(from_dicom)}: scans that are no DICOM series")
     return EXIT_SOME_FAILED if failed else 0
 
 
