@@ -25,7 +25,7 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.data.case import Case, Channel
 from medseg.data.manifest import Manifest, read_manifest, write_manifest
-from medseg.io.dicom.seg import write_seg
+from medseg.io.dicom.seg.segmentation import write_seg
 
 
 def bad_enhanced(folder: Path) -> Iterator[BadImage]:

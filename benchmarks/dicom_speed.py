@@ -37,7 +37,7 @@ _MEDSEG = (
     """
 from pathlib import Path
 from medseg.io.dicom.reader import read_dicom
-import medseg.io.dicom.decoding
+import medseg.io.dicom.pixels.decoding
 """,
     "voxels = read_dicom(Path(sys.argv[1])).voxels[0]",
 )

@@ -22,7 +22,7 @@ from medseg.core.errors import MedsegError
 from medseg.core.geometry import Geometry
 from medseg.core.volume import Volume
 from medseg.io.dicom.reader import find_series, read_dicom
-from medseg.io.dicom.series import Series
+from medseg.io.dicom.series.grouping import Series
 from medseg.io.formats import read_volume
 
 # Folders of DICOM series, and of files in other formats.

@@ -18,8 +18,8 @@ from pydicom.uid import JPEGLSLossless, RLELossless
 from benchmarks.ct_series import AFFINE, voxels_of, write_ct, write_enhanced
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
-from medseg.io.dicom.rtstruct_write import write_rtstruct
-from medseg.io.dicom.seg import write_seg
+from medseg.io.dicom.rtstruct.writing import write_rtstruct
+from medseg.io.dicom.seg.segmentation import write_seg
 
 # Mutations aim at the head of a file half of the time: there they find what holds it together.
 _HEAD_BYTES = 1500

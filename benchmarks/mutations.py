@@ -183,8 +183,8 @@ def serve() -> None:
 
 def read_mask(path: Path) -> None:
     """Read a SEG on its own grid, or an RTSTRUCT on that of the scan beside it."""
-    from medseg.io.dicom.rtstruct import read_rtstruct
-    from medseg.io.dicom.seg import read_seg
+    from medseg.io.dicom.rtstruct.reading import read_rtstruct
+    from medseg.io.dicom.seg.segmentation import read_seg
 
     if path.name.startswith("seg"):
         read_seg(path)

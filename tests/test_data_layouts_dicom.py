@@ -18,8 +18,8 @@ from medseg.data.layouts.found import Request
 from medseg.data.manifest import write_manifest
 from medseg.data.scans import read_reference, read_scan
 from medseg.io.dicom.reader import read_dicom
-from medseg.io.dicom.rtstruct_write import write_rtstruct
-from medseg.io.dicom.seg import write_seg
+from medseg.io.dicom.rtstruct.writing import write_rtstruct
+from medseg.io.dicom.seg.segmentation import write_seg
 from medseg.io.dicom.series_writer import write_series
 from medseg.io.nifti_write import write_nifti
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medseg.io.dicom.outlines import outlines_of
-from medseg.io.dicom.scan_conversion import crossing_pairs, fill, without_copies
+from medseg.io.dicom.rtstruct.outlines import outlines_of
+from medseg.io.dicom.rtstruct.scan_conversion import crossing_pairs, fill, without_copies
 
 
 def mask_of(*rows):

@@ -14,13 +14,13 @@ from pydicom.uid import RLELossless
 from medseg.core.errors import ReadError
 from medseg.core.geometry import Geometry
 from medseg.core.volume import Volume
-from medseg.io.dicom import allowed
-from medseg.io.dicom.copies import write_copies
-from medseg.io.dicom.deidentify import Pseudonyms, deidentify
-from medseg.io.dicom.moments import moved, moved_datetime
+from medseg.io.dicom.deidentification import allowed
+from medseg.io.dicom.deidentification.copies import write_copies
+from medseg.io.dicom.deidentification.deidentify import Pseudonyms, deidentify
+from medseg.io.dicom.deidentification.moments import moved, moved_datetime
+from medseg.io.dicom.headers.sources import find_files
 from medseg.io.dicom.reader import read_dicom
 from medseg.io.dicom.series_writer import write_series
-from medseg.io.dicom.sources import find_files
 
 # In lower case with a caret: no code string, number, date or UID may look like it.
 MARKER = "geheim^marker"

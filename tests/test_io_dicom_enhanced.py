@@ -12,9 +12,9 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.volume import Volume
 from medseg.io.dicom.reader import find_series, read_dicom
-from medseg.io.dicom.rtstruct import read_rtstruct
-from medseg.io.dicom.rtstruct_write import write_rtstruct
-from medseg.io.dicom.seg import read_seg, write_seg
+from medseg.io.dicom.rtstruct.reading import read_rtstruct
+from medseg.io.dicom.rtstruct.writing import write_rtstruct
+from medseg.io.dicom.seg.segmentation import read_seg, write_seg
 from medseg.io.dicom.series_writer import write_series
 
 SHAPE = (6, 5, 7)

@@ -7,10 +7,10 @@ import pytest
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medseg.io.dicom.attributes import number, text, unspoken
-from medseg.io.dicom.common_headers import parse_common, wanted
-from medseg.io.dicom.headers import read_header, scan_headers
-from medseg.io.dicom.sources import DicomFile
+from medseg.io.dicom.headers.attributes import number, text, unspoken
+from medseg.io.dicom.headers.common import parse_common, wanted
+from medseg.io.dicom.headers.scan import read_header, scan_headers
+from medseg.io.dicom.headers.sources import DicomFile
 
 KEYWORDS = [
     "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "Modality", "NumberOfFrames",

@@ -16,7 +16,7 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.volume import Volume
 from medseg.io.dicom.reader import read_dicom
-from medseg.io.dicom.seg import write_seg
+from medseg.io.dicom.seg.segmentation import write_seg
 from medseg.io.dicom.series_writer import write_series
 
 SHAPE = (6, 5, 7)  # 7 slices lie on 3 x 3 tiles

@@ -8,9 +8,9 @@ from oriented_scans import SHAPE, affine_of, turned, write_scan
 from medseg.core.errors import LabelError, ReadError, WriteError
 from medseg.core.labels import LabelSet, label_set
 from medseg.io.dicom.reader import read_dicom
-from medseg.io.dicom.rtstruct import read_rtstruct
-from medseg.io.dicom.rtstruct_write import write_rtstruct
-from medseg.io.dicom.seg import read_seg, write_seg
+from medseg.io.dicom.rtstruct.reading import read_rtstruct
+from medseg.io.dicom.rtstruct.writing import write_rtstruct
+from medseg.io.dicom.seg.segmentation import read_seg, write_seg
 
 LIVER = {"value": "10200004", "scheme": "SCT", "meaning": "Liver"}
 KIDNEY = {"value": "64033007", "scheme": "SCT", "meaning": "Kidney"}

@@ -23,11 +23,11 @@ from pydicom.uid import (
 from medseg.core.errors import ReadError
 from medseg.core.geometry import Geometry
 from medseg.core.volume import Volume
-from medseg.io.dicom import pixels as pixels_module
-from medseg.io.dicom.pixels import open_pixels
+from medseg.io.dicom.headers.sources import DicomFile, find_files
+from medseg.io.dicom.pixels import stored as pixels_module
+from medseg.io.dicom.pixels.stored import open_pixels
 from medseg.io.dicom.reader import read_dicom
 from medseg.io.dicom.series_writer import write_series
-from medseg.io.dicom.sources import DicomFile, find_files
 from medseg.runtime.sandbox import call
 
 SHAPE = (6, 5, 4)
@@ -154,7 +154,7 @@ def test_a_damaged_or_encrypted_member_is_refused_by_name(folder):
 
 
 def test_a_deflated_file_that_would_fill_the_memory_is_refused(folder, monkeypatch):
-    monkeypatch.setattr("medseg.io.dicom.sources._MAX_INFLATED_BYTES", 2**20)
+    monkeypatch.setattr("medseg.io.dicom.headers.sources._MAX_INFLATED_BYTES", 2**20)
 
     def change(dataset):
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
@@ -253,6 +253,6 @@ def test_common_jpeg_ls_takes_no_pydicom_in_its_sandbox(folder, voxels, monkeypa
 
     monkeypatch.setattr(pixels_module, "call", noted)
     assert np.array_equal(read_dicom(folder).only_channel, voxels)
-    assert set(asked) == {"medseg.io.dicom.jpeg_ls_frame:decode_only_frame"}
-    code = "import sys, medseg.io.dicom.jpeg_ls_frame; sys.exit('pydicom' in sys.modules)"
+    assert set(asked) == {"medseg.io.dicom.pixels.jpeg_ls_frame:decode_only_frame"}
+    code = "import sys, medseg.io.dicom.pixels.jpeg_ls_frame; sys.exit('pydicom' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,7 @@ import SimpleITK
 from medseg.core.errors import MedsegError, ReadError
 from medseg.core.geometry import Geometry
 from medseg.io.dicom.reader import find_series, is_dicom, read_dicom
-from medseg.io.dicom.seg import read_seg
+from medseg.io.dicom.seg.segmentation import read_seg
 
 # The reference affines are stored as float32, whose rounding over 256 voxels is below this.
 CORNER_TOLERANCE_MM = 1e-3

@@ -16,8 +16,8 @@ from pydicom.uid import generate_uid
 from medseg.core.errors import GeometryError, LabelError, ReadError, WriteError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import CodedTerm, Label, LabelSet, label_set
-from medseg.io.dicom.rtstruct import classes_drawn, read_rtstruct, read_rtstruct_labels
-from medseg.io.dicom.rtstruct_write import write_rtstruct
+from medseg.io.dicom.rtstruct.reading import classes_drawn, read_rtstruct, read_rtstruct_labels
+from medseg.io.dicom.rtstruct.writing import write_rtstruct
 from medseg.io.dicom.series_writer import write_series
 from medseg.io.formats import classes_in_mask, read_label_map, write_label_map
 

@@ -17,7 +17,7 @@ from medseg.core.errors import GeometryError, LabelError, ReadError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import CodedTerm, Label, LabelSet, label_set
 from medseg.core.volume import Volume
-from medseg.io.dicom.seg import read_seg, read_seg_labels, write_seg
+from medseg.io.dicom.seg.segmentation import read_seg, read_seg_labels, write_seg
 
 BIN = str(Path(sys.executable).parent)
 ORGANS = label_set({"liver": 1, "spleen": 2})

@@ -17,9 +17,9 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import CodedTerm, Label, LabelSet
 from medseg.core.volume import Volume
 from medseg.io.dicom.reader import read_dicom
-from medseg.io.dicom.seg import write_seg
+from medseg.io.dicom.seg.report import write_sr
+from medseg.io.dicom.seg.segmentation import write_seg
 from medseg.io.dicom.series_writer import write_series
-from medseg.io.dicom.sr import write_sr
 
 BIN = str(Path(sys.executable).parent)
 LABELS = LabelSet(

@@ -17,7 +17,7 @@ from medseg.core.volume import Volume
 from medseg.inference import batch
 from medseg.io import writing
 from medseg.io.dicom.reader import read_dicom
-from medseg.io.dicom.seg import read_seg
+from medseg.io.dicom.seg.segmentation import read_seg
 from medseg.io.dicom.series_writer import write_series
 from medseg.io.formats import read_label_map, read_volume, write_label_map, write_volume
 from medseg.io.sidecars import itksnap_text, write_sidecars

@@ -22,10 +22,10 @@ from medseg.data.layouts.found import CopyRequest, Skipped
 from medseg.data.manifest import Manifest
 from medseg.data.mask_files import exclusive_label_map
 from medseg.data.pool import outcomes
-from medseg.io.dicom.copies import Treated, write_copies
-from medseg.io.dicom.deidentify import Pseudonyms
+from medseg.io.dicom.deidentification.copies import Treated, write_copies
+from medseg.io.dicom.deidentification.deidentify import Pseudonyms
 from medseg.io.dicom.reader import choose_series, find_series, is_dicom, read_dicom
-from medseg.io.dicom.series import Series
+from medseg.io.dicom.series.grouping import Series
 from medseg.io.formats import read_label_map, write_label_map
 from medseg.privacy import keyed_uid
 

@@ -20,7 +20,7 @@ from medseg.data.layouts.registry import find_cases
 from medseg.data.manifest import Manifest
 from medseg.data.pool import outcomes
 from medseg.data.scans import classes_in, read_scan
-from medseg.io.dicom.copies import Treated
+from medseg.io.dicom.deidentification.copies import Treated
 from medseg.io.formats import read_volume
 from medseg.privacy import project_key
 from medseg.runtime.files import digest_json

@@ -57,7 +57,7 @@ def write_case_files(
         The volume of every class.
 
     Raises:
-        MedsegError: as `write_label_map` and `io.dicom.sr.write_sr`.
+        MedsegError: as `write_label_map` and `io.dicom.seg.report.write_sr`.
     """
     volumes = measure_volumes(label_map_IJK, geometry=geometry, labels=labels)
     for path in (path for name, path in files.items() if name != "sr"):
@@ -89,7 +89,7 @@ def _report(
             code="FIL-021",
             hint="name the DICOM series as the scan; volumes.csv holds the same numbers",
         )
-    from medseg.io.dicom.sr import write_sr
+    from medseg.io.dicom.seg.report import write_sr
 
     write_sr(
         {one.class_name: one.ml for one in volumes},

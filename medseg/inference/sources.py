@@ -12,9 +12,9 @@ from medseg.data.manifest import Case, Manifest
 from medseg.data.scans import read_scan
 from medseg.data.splits import split_cases
 from medseg.data.units import require_same_units
-from medseg.io.dicom.identity import case_id_of
+from medseg.io.dicom.deidentification.identity import case_id_of
 from medseg.io.dicom.reader import find_series, is_dicom
-from medseg.io.dicom.series import Series
+from medseg.io.dicom.series.grouping import Series
 from medseg.io.formats import case_name, find_scans, read_volume
 from medseg.privacy import project_key
 from medseg.runtime.home import home

@@ -97,7 +97,7 @@ def write_label_map(
                 hint="name the DICOM series as the source, or write .nii.gz",
             )
         if suffix == SUFFIX_OF["rtstruct"]:
-            from medseg.io.dicom.rtstruct_write import write_rtstruct
+            from medseg.io.dicom.rtstruct.writing import write_rtstruct
 
             write_rtstruct(
                 label_map_IJK,
@@ -108,7 +108,7 @@ def write_label_map(
                 series_uid=series_uid,
             )
             return
-        from medseg.io.dicom.seg import write_seg
+        from medseg.io.dicom.seg.segmentation import write_seg
 
         write_seg(
             label_map_IJK,

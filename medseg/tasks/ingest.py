@@ -18,7 +18,7 @@ from medseg.data.declared import declared_labels
 from medseg.data.ingest import Ingested, ingest
 from medseg.data.layouts.found import CopyRequest, Request, Skipped
 from medseg.data.manifest import Case, Manifest, write_manifest
-from medseg.io.dicom.copies import Treated
+from medseg.io.dicom.deidentification.copies import Treated
 from medseg.privacy import remember_originals
 from medseg.runtime.console import say, table
 from medseg.runtime.files import write_text

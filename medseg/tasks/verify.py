@@ -107,7 +107,7 @@ def _read_dicom(
 ) -> tuple[str, NDArray[Any], NDArray[Any], float]:
     """Return the other reader's name, what medseg and it read, and how far corners are off."""
     from medseg.io.dicom.masks import is_rtstruct, read_dicom_labels, read_dicom_mask
-    from medseg.io.dicom.seg import read_seg
+    from medseg.io.dicom.seg.segmentation import read_seg
 
     if not is_rtstruct(mask):
         own = _combined(read_seg(mask, onto=reference).voxels)

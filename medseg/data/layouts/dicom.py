@@ -8,9 +8,9 @@ from medseg.data.layouts.drawn import Beside, is_mask, labels_of, masks_beside
 from medseg.data.layouts.found import Draft, Found, Request, Skipped
 from medseg.data.layouts.pairs import annotations
 from medseg.data.layouts.patterns import list_files
-from medseg.io.dicom.identity import case_id_of, patient_id_of
+from medseg.io.dicom.deidentification.identity import case_id_of, patient_id_of
 from medseg.io.dicom.reader import find_series, is_dicom
-from medseg.io.dicom.series import Series
+from medseg.io.dicom.series.grouping import Series
 from medseg.privacy import project_key
 from medseg.runtime.home import home
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from medseg.core.errors import ManifestError, ReadError
 from medseg.core.labels import LabelSet
 from medseg.data.layouts.found import Skipped
-from medseg.io.dicom.attributes import unspoken
+from medseg.io.dicom.headers.attributes import unspoken
+from medseg.io.dicom.headers.sources import DicomFile
 from medseg.io.dicom.masks import read_dicom_labels
 from medseg.io.dicom.references import drawn_on, read_header, shares_space
-from medseg.io.dicom.series import Series
-from medseg.io.dicom.sources import DicomFile
+from medseg.io.dicom.series.grouping import Series
 
 # Modalities of objects that are masks.
 _MASKS = ("SEG", "RTSTRUCT")

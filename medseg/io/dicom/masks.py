@@ -8,7 +8,8 @@ from pydicom import Dataset
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelSet
 from medseg.core.volume import Volume
-from medseg.io.dicom.attributes import text, unspoken
+from medseg.io.dicom.headers.attributes import text, unspoken
+from medseg.io.dicom.headers.sources import DicomFile
 from medseg.io.dicom.reader import is_dicom
 from medseg.io.dicom.references import (
     RTSTRUCT_CLASSES,
@@ -17,9 +18,8 @@ from medseg.io.dicom.references import (
     find_object,
     require_same_space,
 )
-from medseg.io.dicom.rtstruct import classes_drawn, read_rtstruct, read_rtstruct_labels
-from medseg.io.dicom.seg import read_seg, read_seg_labels
-from medseg.io.dicom.sources import DicomFile
+from medseg.io.dicom.rtstruct.reading import classes_drawn, read_rtstruct, read_rtstruct_labels
+from medseg.io.dicom.seg.segmentation import read_seg, read_seg_labels
 
 
 def read_dicom_mask(

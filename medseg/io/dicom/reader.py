@@ -10,10 +10,10 @@ from medseg.core.errors import MedsegError, ReadError
 from medseg.core.findings import Finding
 from medseg.core.geometry import Geometry
 from medseg.core.volume import Volume
-from medseg.io.dicom.headers import Scan, holds_dicom, scan_headers
-from medseg.io.dicom.series import Series, group_series
-from medseg.io.dicom.suv import suv_factor
-from medseg.io.dicom.values import read_voxels
+from medseg.io.dicom.headers.scan import Scan, holds_dicom, scan_headers
+from medseg.io.dicom.series.grouping import Series, group_series
+from medseg.io.dicom.series.suv import suv_factor
+from medseg.io.dicom.series.values import read_voxels
 
 
 def is_dicom(path: Path, *, recursive: bool = True) -> bool:

@@ -8,10 +8,10 @@ from pydicom import Dataset, dcmread
 
 from medseg.core.errors import GeometryError, ReadError
 from medseg.core.geometry import Geometry
-from medseg.io.dicom.attributes import items, text
-from medseg.io.dicom.headers import BROKEN
+from medseg.io.dicom.headers.attributes import items, text
+from medseg.io.dicom.headers.scan import BROKEN
+from medseg.io.dicom.headers.sources import DicomFile, find_files, has_preamble
 from medseg.io.dicom.reader import choose_series, find_series, geometry_of
-from medseg.io.dicom.sources import DicomFile, find_files, has_preamble
 
 SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 RTSTRUCT_CLASSES = ("1.2.840.10008.5.1.4.1.1.481.3",)

@@ -21,7 +21,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from medseg.core.errors import WriteError
 from medseg.core.volume import Volume
-from medseg.io.dicom.stack import ORIENTATION_TOLERANCE
+from medseg.io.dicom.series.stack import ORIENTATION_TOLERANCE
 from medseg.runtime.files import written_whole
 
 _CLASSES = {
