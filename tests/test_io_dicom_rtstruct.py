@@ -328,8 +328,9 @@ def test_contours_outside_the_scan_are_one_finding_and_all_outside_a_refusal(sca
     outside = [(square(0.5, 3.5), k) for k in (-2, -1, 4)] + [(square(20.5, 30.5), 1)]
     partly = redrawn(tmp_path, scan, [(square(-4.5, 3.5), 1), *outside])
     found = read_rtstruct(partly, onto=scan.geometry)
-    assert codes(found) == ["DCM-071"]
+    assert codes(found) == ["DCM-071", "DCM-071"]
     assert "4 of 5 contours" in found.findings[0].message
+    assert "1 of 5 contours reach beyond" in found.findings[1].message
     assert np.array_equal(found.only_channel[:, :, 1] > 0, filled((0, 4)))
     with pytest.raises(GeometryError, match=r"DCM-071 .* all 4 contours lie outside the scan"):
         read_rtstruct(redrawn(tmp_path, scan, outside), onto=scan.geometry)
@@ -355,6 +356,31 @@ def test_contours_without_an_area_are_left_out(kind, scan, tmp_path):
     assert not found.voxels.any()
     assert codes(found) == ["DCM-073"]
     assert kind in found.findings[0].message
+
+
+def test_closed_contours_too_short_to_bound_an_area_are_noticed(scan, tmp_path):
+    path = redrawn(tmp_path, scan, [([(1, 2)], 1), (square(3.5, 5.5), 1)])
+    dataset = pydicom.dcmread(path)
+    bare = pydicom.Dataset()
+    bare.ContourGeometricType, bare.NumberOfContourPoints = "CLOSED_PLANAR", 0
+    bare.ContourData = None
+    dataset.ROIContourSequence[0].ContourSequence.append(bare)
+    dataset.save_as(path)
+    found = read_rtstruct(path, onto=scan.geometry)
+    assert codes(found) == ["DCM-073"]
+    assert found.findings[0].message.startswith("1 contours have no points")
+    assert "1 have one or two" in found.findings[0].message
+    assert np.argwhere(found.only_channel[:3, :3, 1]).tolist() == [[1, 2]]
+
+
+def test_a_structure_set_without_any_contour_is_read_as_empty_with_a_warning(scan, tmp_path):
+    path = redrawn(tmp_path, scan, [(square(0.5, 3.5), 1)])
+    dataset = pydicom.dcmread(path)
+    del dataset.ROIContourSequence
+    dataset.save_as(path)
+    found = read_rtstruct(path, onto=scan.geometry)
+    assert not found.voxels.any()
+    assert codes(found) == ["DCM-074"]
 
 
 def test_contours_across_the_slices_are_refused(scan, tmp_path):

@@ -352,6 +352,32 @@ def test_layers_that_do_not_overlap_are_matched_by_name(tmp_path, rng):
         read_label_map(path, label_set({"a": 1, "c": 2}))
 
 
+@pytest.mark.parametrize("first", [(1, 0, 2), (-1, 0, 1)])
+def test_a_segmentation_cut_out_of_its_scan_is_laid_on_it(first, tmp_path, rng):
+    grid = oblique()
+    shift = np.eye(4)
+    shift[:3, 3] = first
+    voxels = rng.integers(1, 3, (3, 4, 4)).astype(np.uint8)
+    voxels[: max(0, -first[0])] = 0
+    part = Geometry(voxels.shape, grid.affine @ shift)
+    path, labels = tmp_path / "mask.seg.nrrd", label_set({"a": 1, "b": 2})
+    write_label_map(voxels, path, geometry=part, labels=labels)
+    found = read_label_map(path, labels, onto=grid)
+    expected = np.zeros(grid.shape, np.uint8)
+    for index in np.argwhere(voxels):
+        expected[tuple(index + first)] = voxels[tuple(index)]
+    assert found.geometry.matches(grid)
+    assert np.array_equal(found.only_channel, expected)
+    # Segments beyond the scan, and voxels between its own, stay where their file says.
+    beyond = np.eye(4)
+    beyond[0, 3] = 20
+    for odd in (beyond, np.diag([1.5, 1, 1, 1])):
+        write_label_map(
+            voxels, path, geometry=Geometry(voxels.shape, grid.affine @ odd), labels=labels
+        )
+        assert read_label_map(path, labels, onto=grid).geometry.shape == voxels.shape
+
+
 def test_a_layer_that_is_not_there_is_refused(tmp_path):
     path = nrrd(tmp_path / "m.seg.nrrd", ("raw", "raw\nSegment0_ID:=x\nSegment0_Layer:=3"))
     with pytest.raises(MedsegError, match="SNR-001"):

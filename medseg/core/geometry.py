@@ -120,6 +120,17 @@ class Geometry:
         """Tell whether both describe the same grid, corner by corner."""
         return self.corner_error_mm(other) <= tolerance_mm
 
+    def place_in(self, grid: "Geometry") -> tuple[int, int, int] | None:
+        """Return the index in `grid` of the first voxel; None unless all voxels coincide with its.
+
+        It may be a cut-out of that grid, or reach beyond it.
+        """
+        i, j, k = (int(n) for n in np.rint(grid.to_index(self.corners)[0]))
+        shift = np.eye(4)
+        shift[:3, 3] = i, j, k
+        same = Geometry(self.shape, grid.affine @ shift, grid.unit)
+        return (i, j, k) if self.matches(same) else None
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values from which `from_json` makes the same geometry."""
         return {"shape": list(self.shape), "affine": self.affine.tolist(), "unit": self.unit}

@@ -22,7 +22,7 @@ from medseg.io.mha import read_mha
 from medseg.io.nifti import read_nifti
 from medseg.io.nrrd import read_nrrd_keys
 from medseg.io.placement import image_affine
-from medseg.io.seg_nrrd import is_segmentation, labels_of_segments
+from medseg.io.seg_nrrd import is_segmentation, labels_of_segments, laid_on
 from medseg.io.sniff import SUFFIXES, Kind, sniff, suffix_of
 from medseg.io.tiff import read_tiff
 from medseg.io.writing import write_class_masks, write_label_map, write_volume
@@ -91,8 +91,8 @@ def read_label_map(
         labels: what the stored values (or the names of segments and regions) stand for.
         spacing_mm: size of a voxel, for images that carry none.
         onto: the grid of the scan, on which the frames of a DICOM SEG are placed (a SEG may leave
-            out slices without a mark) and the contours of an RTSTRUCT drawn; other formats lie on
-            the grid their file declares.
+            out slices without a mark), the contours of an RTSTRUCT drawn, and a .seg.nrrd is laid
+            that was cut out of it; other formats lie on the grid their file declares.
         scan: the scan itself; a SEG or RTSTRUCT of another frame of reference is refused.
 
     Returns:
@@ -112,7 +112,8 @@ def read_label_map(
         return read_dicom_mask(path, labels, onto=onto, scan=scan)
     stored, keys = _read_file(path, kind, channels_axis=kind == "nrrd", palette="indices")
     if is_segmentation(keys):
-        return labels_of_segments(stored, keys, path, labels)
+        segments = labels_of_segments(stored, keys, path, labels)
+        return segments if onto is None else laid_on(segments, onto)
     first = stored.voxels[0]
     if any(not np.array_equal(first, other) for other in stored.voxels[1:]):
         raise LabelError(

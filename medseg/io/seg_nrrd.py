@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.core.errors import LabelError, ReadError, WriteError
+from medseg.core.geometry import Geometry
 from medseg.core.labels import Label, LabelSet
 from medseg.core.stored_values import values_in
 from medseg.core.volume import Volume
@@ -75,6 +76,30 @@ def labels_of_segments(
         ignored = (layers.voxels == labels.ignore_value).any(axis=0)
         label_map_IJK[ignored & (label_map_IJK == 0)] = labels.ignore_index
     return Volume(label_map_IJK[None], layers.geometry, ("labels",), layers.findings)
+
+
+def laid_on(segments: Volume, grid: Geometry) -> Volume:
+    """Lay a segmentation on the grid of its scan, which 3D Slicer may save a cut-out of.
+
+    Outside the cut-out nothing is segmented. Voxels that are not those of the grid, or segments
+    beyond it, leave the segmentation as it is, for the caller to refuse.
+    """
+    place = segments.geometry.place_in(grid)
+    if place is None or segments.geometry.shape == grid.shape:
+        return segments
+    inside = tuple(
+        slice(max(0, -first), min(own, size - first))
+        for first, own, size in zip(place, segments.geometry.shape, grid.shape, strict=True)
+    )
+    cut = segments.voxels[(slice(None), *inside)]
+    if np.count_nonzero(cut) != np.count_nonzero(segments.voxels):
+        return segments
+    laid = np.zeros((len(segments.channels), *grid.shape), dtype=segments.voxels.dtype)
+    window = tuple(
+        slice(first + own.start, first + own.stop) for first, own in zip(place, inside, strict=True)
+    )
+    laid[(slice(None), *window)] = cut
+    return Volume(laid, grid, segments.channels, segments.findings)
 
 
 def _apart(layers: Volume, segments: Sequence[Segment], labels: LabelSet) -> Volume:

@@ -24,6 +24,8 @@ from medseg.io.dicom.rtstruct.scan_conversion import Mask, crossing_pairs, fill,
 _ONE_PLANE_MM = 0.05
 # A contour whose points are further apart in depth than this share of a slice is not of a slice.
 _FLAT = 0.5
+# Fewer points bound no area, though the voxels they lie on belong to the region.
+_LEAST_POINTS = 3
 # Round-off of a contour half a slice beyond the last slice.
 _ROUNDING = 1e-3
 
@@ -46,6 +48,9 @@ class _Tally:
 
     num_contours: int = 0
     num_outside: int = 0
+    num_beyond: int = 0
+    num_bare: int = 0
+    num_thin: int = 0
     kinds_without_area: set[str] = field(default_factory=set)
     furthest_mm: float = 0.0
     num_unused: int = 0
@@ -62,9 +67,9 @@ def draw(rois: Iterable[Roi], onto: Geometry, *, name: str) -> Drawn:
         name: of the file, for messages.
 
     Returns:
-        The slices that hold a contour, and findings: DCM-071 contours outside the scan, DCM-073
-        points and open lines, which bound nothing, DCM-075 contours that cover each other in part,
-        DCM-076 contours between slices, or on every second slice or fewer.
+        The slices that hold a contour, and findings: DCM-071 contours outside the scan or beyond
+        its border, DCM-073 what bounds no area or has no points, DCM-075 contours that cover each
+        other in part, DCM-076 contours between slices, or on every second slice or fewer.
 
     Raises:
         GeometryError: DCM-072 contours across the slices of the scan.
@@ -90,9 +95,12 @@ def draw(rois: Iterable[Roi], onto: Geometry, *, name: str) -> Drawn:
 
 def _draw_roi(roi: Roi, onto: Geometry, tally: _Tally, where: str) -> dict[int, Mask]:
     contours = [onto.to_index(points_of(one, name=where)) for one in roi.closed]
+    tally.num_bare = sum(not len(points) for points in contours)
     contours = [points for points in contours if len(points)]
     tally.num_contours = len(contours)
+    tally.num_thin = sum(len(points) < _LEAST_POINTS for points in contours)
     inside = [points for points in contours if _touches(points, onto, where)]
+    tally.num_beyond = sum(_reaches_beyond(points, onto) for points in inside)
     tally.num_outside = len(contours) - len(inside)
     chosen = _nearest(_planes(inside, onto.spacing_mm[2]), onto, tally)
     steps = np.diff(sorted(chosen))
@@ -119,6 +127,12 @@ def _touches(points: Points, onto: Geometry, where: str) -> bool:
     low[2] = high[2] = points[:, 2].mean()
     half = 0.5 + _ROUNDING
     return bool((high >= -half).all() and (low <= np.subtract(onto.shape, 1) + half).all())
+
+
+def _reaches_beyond(points: Points, onto: Geometry) -> bool:
+    """Tell whether a contour leaves the box of the scan's voxels by more than a voxel in plane."""
+    plane = points[:, :2]
+    return bool((plane < -1.5).any() or (plane > np.add(onto.shape[:2], 0.5)).any())
 
 
 def _planes(contours: Sequence[Points], step_mm: float) -> list[tuple[float, list[Points]]]:
@@ -163,6 +177,22 @@ def _findings(tally: _Tally, where: str) -> list[Finding]:
             f"{tally.num_outside} of {tally.num_contours} contours lie outside the scan and are "
             "left out",
             "look whether this is the series that was drawn on",
+        ),
+        (
+            tally.num_beyond > 0,
+            "DCM-071",
+            "note",
+            f"{tally.num_beyond} of {tally.num_contours} contours reach beyond the scan and are "
+            "cut off at its border",
+            "",
+        ),
+        (
+            tally.num_bare > 0 or tally.num_thin > 0,
+            "DCM-073",
+            "note",
+            f"{tally.num_bare} contours have no points and are left out; {tally.num_thin} have one "
+            "or two, and mark the voxels they lie on",
+            "",
         ),
         (
             bool(tally.kinds_without_area),

@@ -37,7 +37,7 @@ def read_rtstruct(
 
     Returns:
         One channel of indices, or, where classes overlap, one channel of 0 and 1 a class. Findings
-        are those of `match_rois` and `draw`.
+        are those of `match_rois` and `draw`, and DCM-074 where nothing is drawn at all.
 
     Raises:
         ReadError: DCM-034 it is no RTSTRUCT, DCM-037 contours that are no points, DCM-070 neither
@@ -64,6 +64,8 @@ def read_rtstruct(
         _require_on_scan(drawn, name)
         for one in drawn.values():
             findings += one.findings
+        if not any(roi.contours for roi in rois):
+            findings.append(_without_contours(name))
     return _volume(drawn, grid, classes, tuple(findings))
 
 
@@ -99,6 +101,16 @@ def _require_on_scan(drawn: Mapping[int, Drawn], name: str) -> None:
             code="DCM-071",
             hint="give the series the contours were drawn on",
         )
+
+
+def _without_contours(name: str) -> Finding:
+    return Finding(
+        code="DCM-074",
+        severity="warning",
+        subject=name,
+        message="describes regions and holds no contour of any; all are read as empty",
+        hint="export the structure set again, unless there was nothing to draw",
+    )
 
 
 def _has_area(rois: list[Roi]) -> bool:
