@@ -191,8 +191,6 @@ def _by_matplotlib(path: Path, reference: Geometry) -> tuple[NDArray[Any], float
 
     dataset = pydicom.dcmread(path)
     order = {region.ROINumber: n for n, region in enumerate(dataset.StructureSetROISequence, 1)}
-    columns, rows, num_slices = reference.shape
-    centres = np.argwhere(np.ones((columns, rows), dtype=bool))
     filled = np.zeros(reference.shape, dtype=np.uint16)
     error_mm = 0.0
     for region in dataset.ROIContourSequence:
@@ -207,11 +205,17 @@ def _by_matplotlib(path: Path, reference: Geometry) -> tuple[NDArray[Any], float
             nearest = np.column_stack([np.floor(index[:, :2]) + 0.5, np.rint(index[:, 2])])
             off_mm = np.linalg.norm(points - reference.to_world(nearest), axis=1).max()
             k = int(nearest[0, 2])
-            if not 0 <= k < num_slices:
+            if not 0 <= k < reference.shape[2]:
                 return filled, float("inf")
             error_mm = max(error_mm, float(off_mm))
-            closed = Polygon(np.vstack([index[:, :2], index[:1, :2]]))
-            inside[:, :, k] ^= closed.contains_points(centres).reshape(columns, rows)
+            corners = np.vstack([index[:, :2], index[:1, :2]])
+            # Only centres in the contour's own box can lie in it; others would cost the most.
+            first = np.clip(np.floor(corners.min(axis=0)), 0, reference.shape[:2]).astype(int)
+            last = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, reference.shape[:2]).astype(int)
+            box = slice(first[0], last[0]), slice(first[1], last[1]), k
+            centres = np.argwhere(np.ones(inside[box].shape, dtype=bool)) + first
+            within = Polygon(corners).contains_points(centres) if len(centres) else centres
+            inside[box] ^= within.reshape(inside[box].shape)
         number = order[region.ReferencedROINumber]
         filled[inside] = np.maximum(filled[inside], number)
     return filled, error_mm
