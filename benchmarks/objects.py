@@ -155,16 +155,24 @@ def with_patients(cases: Cases, manifest: Manifest) -> list[dict[str, Any]]:
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row a dataset, way, budget, class and stratum; folds and seeds together."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    steps: dict[tuple[str, ...], list[int]] = {}
     for row in rows:
         key = row["key"]
         told = " ".join([key["way"], *key.get("set", [])])
+        training = (key["dataset"], key["task"], told, key.get("time", ""))
+        steps.setdefault(training, []).append(row.get("num_steps", 0))
         for case in row["cases"]:
             for stratum in sorted({"", case["stratum"]}):
-                group = (key["dataset"], key["task"], told, key.get("time", ""))
-                groups.setdefault((*group, case["class"], stratum or "all"), []).append(case)
+                group = (*training, case["class"], stratum or "all")
+                groups.setdefault(group, []).append(case)
     names = ("dataset", "task", "way", "time", "class", "stratum")
     return [
-        {**dict(zip(names, group, strict=True)), "num_cases": len(own), **_summary(own)}
+        {
+            **dict(zip(names, group, strict=True)),
+            "num_steps": steps[group[:4]],
+            "num_cases": len(own),
+            **_summary(own),
+        }
         for group, own in groups.items()
     ]
 

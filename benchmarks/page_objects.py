@@ -17,11 +17,12 @@ Row = dict[str, Any]
 _INTRO = """\
 Trained with `task=` and `instance=WAY`, scored on the validation fold. AP counts an object as found
 at IoU 0.5; PQ is panoptic quality; lesion Dice is the mean over reference objects. Means over cases
-with intervals over patients; found, missed and false are of all cases together. *otsu* is no
-network: the pieces of what Otsu's threshold takes."""
+with intervals over patients; pooled figures and found, missed and false are of all cases together.
+Steps are those each training came to. *otsu* is no network: the pieces of what Otsu's threshold
+takes."""
 _COLUMNS = (
-    "way", "time", "class", "stratum", "cases", "AP at 0.5 [95 %]", "PQ [95 %]",
-    "lesion Dice [95 %]", "found", "missed", "false",
+    "way", "time", "steps", "class", "stratum", "cases", "AP at 0.5 [95 %]", "pooled AP",
+    "PQ [95 %]", "pooled PQ", "lesion Dice [95 %]", "found", "missed", "false",
 )  # fmt: skip
 _FOUND = ("found", "missed", "false")
 
@@ -45,10 +46,15 @@ def _table(rows: list[Row]) -> str:
         (
             one["way"],
             one["time"],
+            ", ".join(str(n) for n in one["num_steps"] if n),
             one["class"],
             one["stratum"],
             str(one["num_cases"]),
-            *(ranged(*_ends(one[name])) for name in ("ap_50", "pq", "lesion_dice")),
+            ranged(*_ends(one["ap_50"])),
+            figure(one["pooled"]["ap_50"]),
+            ranged(*_ends(one["pq"])),
+            figure(one["pooled"]["pq"]),
+            ranged(*_ends(one["lesion_dice"])),
             *(figure(one["pooled"][f"num_{name}"], digits=0) for name in _FOUND),
         )
         for one in summarise(rows)

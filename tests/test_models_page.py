@@ -144,12 +144,14 @@ def test_objects_are_told_by_way_and_otsu_is_no_network():
     rows = [
         {"key": {**key, "way": "otsu", "least_px": 20}, "cases": [case], **STAMP},
         {"key": {**key, "way": "centre", "seed": "0", "time": "60s", "set": []},
-         "cases": [case, {**case, "case_id": "b", "patient_id": "b"}], **STAMP},
+         "cases": [case, {**case, "case_id": "b", "patient_id": "b"}], "num_steps": 9, **STAMP},
     ]  # fmt: skip
     text = objects_section(rows)
     (line,) = lines_with(text, "| centre")
-    assert cells(line)[4:] == [
-        "2", "0.600 [0.600, 0.600]", "0.500 [0.500, 0.500]", "0.700 [0.700, 0.700]", "6", "2", "2",
+    # All cases together: 6 / (8 + 8 - 6) objects, and an IoU of 4.2 over 8 of them.
+    assert cells(line)[2:] == [
+        "9", "cell", "all", "2", "0.600 [0.600, 0.600]", "0.600", "0.500 [0.500, 0.500]", "0.525",
+        "0.700 [0.700, 0.700]", "6", "2", "2",
     ]  # fmt: skip
     assert "--time 60s --task instance --ways centre --folds 0 --seeds 0 --otsu 20" in text
 
