@@ -214,11 +214,7 @@ def _explain(fault: Exception, command: str) -> ConfigError:
     text = " ".join(str(fault).split())
     if asked := re.match(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         key = asked[1] or asked[2]
-        near = _nearest(key, _known_keys(command))
-        meant = f"; the nearest is {near[0]}" if near else ""
-        return ConfigError(
-            f"{key}: no such setting{meant}", code="CFG-001", hint=f"medseg {command} --help"
-        )
+        return _no_such(key, _known_keys(command), command)
     if missing := re.search(
         r"Could not find '(.+)/([^/]+)' Available options .*: (.+) Config", text
     ):
@@ -229,6 +225,10 @@ def _explain(fault: Exception, command: str) -> ConfigError:
             f"{group}={name}: no such choice{meant}", code="CFG-002", hint=f"there is {options}"
         )
     if word := getattr(fault, "override", None):
+        key, equals, _ = word.partition("=")
+        # A path after a misspelt key is what the grammar stumbles over, not what is wrong.
+        if equals and re.fullmatch(r"[\w.]+", key) and key not in (known := _known_keys(command)):
+            return _no_such(key, known, command)
         cause = re.sub(r"^Error parsing override '.*?' | See https.*$", "", text)
         return ConfigError(
             f"{word}: expected key=value ({cause})",
@@ -237,6 +237,14 @@ def _explain(fault: Exception, command: str) -> ConfigError:
         )
     return ConfigError(
         text, code="CFG-004", hint=f"medseg {command} --cfg job shows what can be set"
+    )
+
+
+def _no_such(key: str, known: Sequence[str], command: str) -> ConfigError:
+    near = _nearest(key, known)
+    meant = f"; the nearest is {near[0]}" if near else ""
+    return ConfigError(
+        f"{key}: no such setting{meant}", code="CFG-001", hint=f"medseg {command} --help"
     )
 
 

@@ -21,7 +21,7 @@ from medseg.config import (
     trusted_class,
 )
 from medseg.core.errors import ConfigError
-from medseg.runtime.command_line import LITERAL_KEYS, literal, named, options_first
+from medseg.runtime.command_line import LITERAL_KEYS, for_hydra, literal, named, options_first
 
 NASTY = [
     "a b", "scan (1).nii.gz", "[a]", "{a}", "a=b", "a==b", "a,b", "a;b", "$HOME", "${x}", "$(rm)",
@@ -112,6 +112,9 @@ def test_only_a_commands_first_bare_word_gets_its_key() -> None:
         (["manifst=3"], "manifst: no such setting; the nearest is manifest;"),
         (["devise=cpu"], "devise: no such setting; the nearest is device;"),
         (["qqqqqq=1"], "qqqqqq: no such setting;"),
+        (["manifst=a (1)"], "manifst: no such setting; the nearest is manifest;"),
+        (["output.x=a (1)"], "output.x: no such setting"),
+        (["device=a (1)"], "device=a (1): expected key=value"),
         (["overrides"], "overrides: expected key=value"),
         (["=3"], "=3: expected key=value"),
         (["num_workers=[1,2"], "num_workers=[1,2: expected key=value"),
@@ -339,3 +342,12 @@ def test_options_may_stand_behind_settings():
     words = ["fold=0,1", "-m", "seed=1", "--cfg", "job", "--config-dir", "my conf"]
     expected = ["-m", "--cfg", "job", "--config-dir", "my conf", "fold=0,1", "seed=1"]
     assert options_first(words) == expected
+
+
+def test_paths_are_swept_over_one_by_one():
+    line = ["-m", "manifest=a (1).json, b", "training.init=x,null", "output=a,b", "fold=0,1"]
+    assert for_hydra("train", line) == [
+        "-m", "manifest='a (1).json','b'", "training.init='x',null", "output='a,b'", "fold=0,1",
+    ]  # fmt: skip
+    assert for_hydra("train", ["-m", "manifest='a,b'"])[1] == "manifest='a,b'"
+    assert for_hydra("train", ["manifest=a,b"]) == ["manifest='a,b'"]

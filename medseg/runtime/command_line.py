@@ -30,7 +30,12 @@ def for_hydra(command: str, words: Sequence[str]) -> list[str]:
         command: name of the command.
         words: what followed it.
     """
-    return [opened(literal(word)) for word in options_first(named(command, words))]
+    is_sweep = not {"-m", "--multirun"}.isdisjoint(words)
+    return [
+        opened(word)
+        for typed in options_first(named(command, words))
+        for word in [swept(typed) if is_sweep else literal(typed)]
+    ]
 
 
 def named(command: str, argv: Sequence[str]) -> list[str]:
@@ -62,6 +67,19 @@ def literal(word: str) -> str:
         entries = [entry.strip() for entry in value[1:-1].split(",")]
         return f"{key}=[{','.join(_quoted(entry) for entry in entries if entry)}]"
     return f"{key}={_quoted(value)}"
+
+
+def swept(word: str) -> str:
+    """Quote the paths and ids of a sweep one by one: there, commas part what is swept over.
+
+    A name that holds a comma is quoted by the user; the folder of a sweep is always one.
+    """
+    key, equals, value = word.partition("=")
+    name = key.lstrip("+~")
+    if not equals or name not in LITERAL_KEYS - {"output"} or value[:1] in ("", "[", "'", '"'):
+        return literal(word)
+    entries = (literal(f"{key}={entry.strip()}") for entry in value.split(","))
+    return f"{key}={','.join(entry.partition('=')[2] for entry in entries)}"
 
 
 def _quoted(value: str) -> str:
