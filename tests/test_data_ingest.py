@@ -99,6 +99,17 @@ def test_names_with_spaces_unicode_and_shell_characters_are_taken_as_they_are(tm
     assert {case.case_id for case in read_manifest(tmp_path).cases} == set(names)
 
 
+def test_images_are_sought_in_the_usual_places_for_labels_that_were_named(tmp_path):
+    scan(tmp_path, "images/a.nii.gz", "images/b.nii.gz", "ada/a.nii.gz", "bob/a.nii.gz")
+    raters = {"ada": "ada/{case}.nii.gz", "bob": "bob/{case}.nii.gz"}
+    found = taken(tmp_path, raters=raters, modalities={"image": "CT"}, labels={"liver": (1,)})
+    assert found.manifest.case("a").labels == ("ada/a.nii.gz", "bob/a.nii.gz")
+    (tmp_path / "images").rename(tmp_path / "ct")
+    with pytest.raises(ManifestError, match=r"images are not where.*images\.CT=") as refused:
+        taken(tmp_path, raters=raters)
+    assert "label" not in str(refused.value)
+
+
 def test_what_has_no_partner_or_fits_no_pattern_is_listed(tmp_path):
     scan(tmp_path, "images/a.nii", "images/b.nii", "labels/a.nii", "labels/c.nii", "notes/x.nii")
     found = taken(

@@ -84,6 +84,17 @@ def test_two_series_in_one_folder_are_two_cases_each_read_by_its_uid(tmp_path):
     assert not np.array_equal(first, second)
 
 
+def test_copies_of_a_series_in_other_folders_are_one_case_and_said_to_be_left_out(tmp_path):
+    series(tmp_path / "a", seed="a")
+    for name in ("b", "c"):
+        shutil.copytree(tmp_path / "a", tmp_path / name)
+    found = taken(tmp_path)
+    assert len(found.manifest.cases) == 1
+    (left,) = found.skipped
+    assert left.reason == "8 files in 2 other folders are copies of its slices"
+    assert not left.failed
+
+
 def test_masks_are_found_by_the_name_of_the_series_folder(tmp_path):
     volume = series(tmp_path / "scans" / "visit 1", seed="a")
     mask = Volume(np.ones((1, 6, 5, 4), np.uint8), volume.geometry)

@@ -50,6 +50,7 @@ def read_dicom_tree(request: Request) -> Found:
             skipped.append(_left_out(series, f"modality {series.modality} was not asked for"))
         else:
             volumes.append(series)
+            skipped += _copies(series)
     shared = _shared_folders(volumes, request.source)
     beside = Beside(path_of={}, skipped=())
     if not request.raters:
@@ -141,6 +142,17 @@ def _selected(series: Series, request: Request, *, is_shared: bool) -> dict[str,
 def _drawn(series: Series, beside: Beside, root: Path) -> tuple[Annotation, ...]:
     path = beside.path_of.get(series.uid)
     return () if path is None else (path.relative_to(root).as_posix(),)
+
+
+def _copies(series: Series) -> list[Skipped]:
+    """Say how many files say again what others of their series do; folders may name patients."""
+    read = {frame.file.path for frame in series.frames}
+    again = {file.path for file in series.files} - read
+    others = {path.parent for path in again} - {path.parent for path in read}
+    if not again:
+        return []
+    where = f" in {len(others)} other folder{'s' * (len(others) > 1)}" if others else ""
+    return [_left_out(series, f"{len(again)} files{where} are copies of its slices")]
 
 
 def _left_out(series: Series, reason: str) -> Skipped:

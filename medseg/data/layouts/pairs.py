@@ -79,20 +79,29 @@ def read_pairs(request: Request) -> Found:
 def _usual(
     files: list[str], raters: dict[str, str], source: Path
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the usual pair of patterns that fits most cases on both sides."""
+    """Return the usual pair of patterns that fits most cases on both sides.
+
+    Where the user said where the labels are, their cases are those that an image is sought for.
+    """
     best, most = ("", ""), 0
+    said = {
+        match.places["case"]
+        for rater, pattern in raters.items()
+        for match in _matches(pattern, files, what=f"label of {rater}")
+    }
     for image, label in _CONVENTIONS:
-        labels = {match.places["case"] for match in match_paths(label, files)}
+        labels = said or {match.places["case"] for match in match_paths(label, files)}
         both = labels & {match.places["case"] for match in match_paths(image, files)}
         if len(both) > most:
             best, most = (image, label), len(both)
     if most:
         return {"image": best[0]}, raters or {"rater": best[1]}
     shown = ", ".join(files[:3])
+    lost, also = ("images", "") if raters else ("images and labels", " label='{case}/mask.nii.gz'")
     raise ManifestError(
-        f"{source}: images and labels are not where they usually are (it holds {shown}, ...)",
+        f"{source}: {lost} are not where they usually are (it holds {shown}, ...)",
         code="ING-002",
-        hint="say where, such as images.CT='{case}/ct.nii.gz' label='{case}/mask.nii.gz'",
+        hint=f"say where, such as images.CT='{{case}}/ct.nii.gz'{also}",
     )
 
 
