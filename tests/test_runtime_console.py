@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from medseg.runtime.console import table
+
 CODE = """
 import sys
 from medseg.runtime.console import say, table
@@ -24,3 +26,8 @@ def test_a_reader_that_leaves_early_changes_neither_the_work_nor_the_exit_code()
     assert job.wait(60) == 3
     assert said == b"an error\n"
     job.stderr.close()
+
+
+def test_a_title_longer_than_its_table_stays_one_line(capsys):
+    table([(1, "a")], columns=("n", "x"), title="0 of 10 cases scored, [95%] intervals")
+    assert capsys.readouterr().out.splitlines()[0] == "0 of 10 cases scored, [95%] intervals"

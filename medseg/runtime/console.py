@@ -34,7 +34,7 @@ def table(
 ) -> None:
     """Print rows under column names; numbers are aligned to the right."""
     console = _console()
-    drawn = Table(title=title and escape(title), title_justify="left", box=None, pad_edge=False)
+    drawn = Table(box=None, pad_edge=False)
     for position, name in enumerate(columns):
         numeric = all(isinstance(row[position], int | float) for row in rows) and bool(rows)
         drawn.add_column(escape(name), justify="right" if numeric else "left", no_wrap=numeric)
@@ -43,6 +43,9 @@ def table(
     if not console.is_terminal:
         # A pipe has no width: never cut or fold a cell there.
         console.width = 10_000
+    if title:
+        # A title of the table's own would be folded to the width of its columns.
+        say(title)
     console.print(drawn)
 
 
