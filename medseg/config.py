@@ -56,6 +56,7 @@ def run_app(command: str, argv: Sequence[str]) -> int:
     codes: list[int] = []
 
     def job(config: DictConfig) -> None:
+        _say_which()
         codes.append(_run_task(command, config))
 
     # Hydra would swallow what it cannot compose and print a page; we name the key instead.
@@ -192,6 +193,18 @@ def _import_file(path: Path) -> None:
     # Entered before it runs, as an import would: dataclasses look their module up.
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
+
+
+def _say_which() -> None:
+    """Print which job of a sweep begins; all else that it prints says nothing about that."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from medseg.runtime.console import say
+
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        say(f"job {hydra.job.num}: {' '.join(hydra.overrides.task)}")
 
 
 def _run_task(command: str, config: Any) -> int:

@@ -180,7 +180,7 @@ def test_a_command_leaves_no_folder_behind_and_the_line_as_it_was(
 
 
 def test_a_sweep_goes_on_after_a_refusal_and_says_so_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[int] = []
 
@@ -194,6 +194,11 @@ def test_a_sweep_goes_on_after_a_refusal_and_says_so_at_the_end(
     monkeypatch.setitem(sys.modules, "medseg.tasks.plan", SimpleNamespace(main=main))
     assert run_app("plan", ["-m", "manifest=a", "num_workers=1,2", "hydra.sweep.dir=."]) == 2
     assert seen == [1, 2]
+    first, second = capsys.readouterr().out.splitlines()
+    assert (first, second) == (
+        "job 0: manifest='a' num_workers=1",
+        "job 1: manifest='a' num_workers=2",
+    )
 
 
 REFUSED = [

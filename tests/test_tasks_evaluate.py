@@ -16,6 +16,7 @@ from medseg.cli import main as medseg
 from medseg.core.errors import ConfigError, LabelError, ManifestError, ReadError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
+from medseg.core.regions import Region
 from medseg.core.volume import Volume
 from medseg.data.ingest import ingest
 from medseg.data.layouts.found import Request
@@ -24,6 +25,7 @@ from medseg.data.pairs import choose_cases, pair_folders, pair_with_manifest
 from medseg.io.dicom.reader import read_dicom
 from medseg.io.dicom.series_writer import write_series
 from medseg.io.formats import read_volume, write_label_map
+from medseg.io.sidecars import write_sidecars
 from medseg.metrics.agreement import score_agreement
 from medseg.metrics.scoring import Scoring
 from medseg.tasks.evaluate import Evaluation, evaluate
@@ -500,3 +502,22 @@ def test_a_mask_whose_classes_overlap_is_refused_by_name(tmp_path: Path) -> None
     rows = evaluate(pairs, tmp_path / "out", num_workers=0).rows
     assert {row["class"] for row in rows} == {"a", "b"}
     assert all("LBL-012" in row["error"] and "c.seg.nrrd" in row["error"] for row in rows)
+
+
+def test_regions_that_a_network_was_trained_on_are_scored_unless_others_are_declared(dataset):
+    masks = dataset.data_root / "masks"
+    trained = (Region(name="whole", members=("liver", "tumour")),)
+    write_sidecars(masks, replace(LABELS, regions=trained))
+
+    def scored(manifest: Manifest) -> set[str]:
+        pairs = pair_with_manifest(manifest, masks)
+        folders = pair_folders(masks, dataset.data_root / "labels", labels=manifest.labels)
+        names = [{one.labels.regions for one in found} for found in (pairs, folders)]
+        assert names[0] == names[1]
+        rows = evaluate(pairs, masks.parent / "scores", num_workers=0).rows
+        return {str(row["class"]) for row in rows}
+
+    assert scored(dataset) == {"liver", "tumour", "whole"}
+    own = (Region(name="both", members=("liver", "tumour")),)
+    declared = replace(dataset, labels=replace(LABELS, regions=own))
+    assert scored(declared) == {"liver", "tumour", "both"}

@@ -101,12 +101,13 @@ def pair_with_manifest(
         ReadError: EVA-002: the folder is not there.
     """
     predicted = MaskFolder(require_folder(prediction))
+    labels = _with_regions_of(prediction, manifest.labels)
     return [
         Pair(
             case_id=case.case_id,
             patient_id=case.patient_id,
             stratum=case.stratum,
-            labels=manifest.labels,
+            labels=labels,
             annotated=case.annotated,
             # A manifest of this case alone: what is sent to a process must not grow with the rest.
             read=partial(_read_case, replace(manifest, cases=(case,)), predicted.of(case.case_id)),
@@ -140,7 +141,7 @@ def pair_folders(
     drawn = MaskFolder(require_folder(reference))
     patient_of = patients or {}
     if drawn.names:
-        labels = labels or _labels_beside(prediction, reference)
+        labels = _with_regions_of(prediction, labels or _labels_beside(prediction, reference))
         if things is not None:
             labels = labels.with_things(things)
         return [
@@ -173,6 +174,15 @@ def _pair_files(
         labels=labels,
         read=partial(_read_files, labels, prediction, reference),
     )
+
+
+def _with_regions_of(prediction: Path, labels: LabelSet) -> LabelSet:
+    """Add the regions that a network was trained on, unless the labels declare their own."""
+    beside = prediction / LABELS_FILE
+    if labels.regions or not beside.is_file():
+        return labels
+    own = read_labels(beside)
+    return replace(labels, regions=own.regions) if own.names == labels.names else labels
 
 
 def _labels_beside(prediction: Path, reference: Path) -> LabelSet:
