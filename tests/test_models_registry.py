@@ -62,7 +62,7 @@ def test_a_family_can_be_built_from_its_config_file(name, plan):
 
 def test_an_unknown_family_is_refused_with_the_nearest(plan):
     with pytest.raises(
-        ConfigError, match="model=segresnt: no such model; the nearest is segresnet"
+        ConfigError, match=r"model=segresnt: no such model; the nearest is segresnet;.* plugins="
     ):
         build_model("segresnt", plan=plan, num_inputs=1, num_outputs=2)
 

@@ -63,7 +63,7 @@ class Registry:
             raise ConfigError(
                 f"{self._kind}={name}: no such {self._kind}{meant}",
                 code="CFG-002",
-                hint=f"known: {', '.join(self.names())}",
+                hint=f"known: {', '.join(self.names())}; one of your own needs plugins=FILE",
             )
         return self._builders[name]
 
