@@ -53,6 +53,14 @@ def training_identity(job: Job) -> dict[str, Any]:
     }
 
 
+def _difference(before: object, now: object) -> str:
+    """Tell two values apart; of two groups of settings, only those that differ."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return f"{before!r}, now {now!r}"
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return "; ".join(f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in keys)
+
+
 def require_same_training(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse to resume a run whose data, classes, network or settings have changed.
 
@@ -66,7 +74,7 @@ def require_same_training(folder: Path, identity: Mapping[str, Any]) -> None:
         if key in stored and stored[key] != value:
             raise ConfigError(
                 f"training.resume=true: {key} has changed since {folder} was begun: "
-                f"{stored[key]!r}, now {value!r}",
+                f"{_difference(stored[key], value)}",
                 code="RUN-004",
                 hint="resume with what the run began with, or begin another run",
             )

@@ -1,0 +1,26 @@
+"""What a resumed run is told where it is not the run that was begun."""
+
+from pathlib import Path
+
+import pytest
+
+from medseg.core.errors import ConfigError
+from medseg.runtime.files import write_json
+from medseg.training.resume import require_same_training
+
+BEGUN = {"seed": 0, "budget": {"max_steps": 400, "max_time_s": None}, "pretrain": None}
+
+
+def test_only_the_settings_that_changed_are_named(tmp_path: Path) -> None:
+    write_json(BEGUN, tmp_path / "training.json")
+    require_same_training(tmp_path, BEGUN)
+    with pytest.raises(ConfigError, match=r"budget has changed.*: max_steps 400, now 60;") as one:
+        require_same_training(tmp_path, {**BEGUN, "budget": {"max_steps": 60, "max_time_s": None}})
+    assert "max_time_s" not in str(one.value)
+    with pytest.raises(ConfigError, match=r"pretrain has changed.*: None, now \{'share': 0.6\}"):
+        require_same_training(tmp_path, {**BEGUN, "pretrain": {"share": 0.6}})
+
+
+def test_what_an_earlier_medseg_did_not_store_may_be_anything(tmp_path: Path) -> None:
+    write_json({"seed": 0}, tmp_path / "training.json")
+    require_same_training(tmp_path, BEGUN)
