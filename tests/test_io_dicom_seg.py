@@ -13,7 +13,7 @@ import pytest
 import SimpleITK
 from oriented_scans import SHAPE, affine_of, signed_permutations, turned, write_scan
 
-from medseg.core.errors import GeometryError, LabelError, ReadError
+from medseg.core.errors import GeometryError, LabelError, ReadError, WriteError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import CodedTerm, Label, LabelSet, label_set
 from medseg.core.volume import Volume
@@ -163,6 +163,17 @@ def test_a_label_map_on_another_grid_is_refused(tmp_path):
     moved = Volume(scan.voxels, Geometry(SHAPE, scan.geometry.affine + np.diag([0, 0, 0.5, 0])))
     with pytest.raises(GeometryError, match=r"GEO-002 m\.dcm: lies up to"):
         segment(np.zeros(SHAPE, dtype=np.uint8), moved, tmp_path)
+    assert not (tmp_path / "m.dcm").exists()
+
+
+def test_the_ids_that_a_source_lacks_are_named(tmp_path):
+    scan = write_scan(turned(np.eye(3)), tmp_path / "scan")
+    for path in (tmp_path / "scan").iterdir():
+        image = pydicom.dcmread(path)
+        del image.FrameOfReferenceUID
+        image.save_as(path)
+    with pytest.raises(WriteError, match=r"must refer to \(FrameOfReferenceUID\); export"):
+        segment(np.ones(SHAPE, dtype=np.uint8), scan, tmp_path)
     assert not (tmp_path / "m.dcm").exists()
 
 

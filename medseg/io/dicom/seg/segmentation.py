@@ -26,6 +26,7 @@ from medseg.io.dicom.seg.segments import describe_segments, match_segments, segm
 from medseg.io.dicom.seg.source import (
     EQUIPMENT,
     UTF_8,
+    absent_ids,
     frames_first,
     source_instances,
     warn_of_empty,
@@ -181,9 +182,9 @@ def _segmentation(
     except UNPARSABLE as fault:
         raise WriteError(
             f"series {series.selector}: its headers lack what a SEG must refer to "
-            f"({type(fault).__name__})",
+            f"({absent_ids(instances) or type(fault).__name__})",
             code="DCM-051",
-            hint="StudyInstanceUID, SOPInstanceUID and FrameOfReferenceUID must be there",
+            hint="export the series again with its ids, or write .nii.gz",
         ) from fault
 
 

@@ -1,6 +1,7 @@
 """What a DICOM SEG is written from: label maps as frames, and the headers of the source series."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ FILED_BY = (
 _PERSONAL_GROUPS = frozenset({0x0010, 0x0012, 0x0032, 0x0038, 0x0040})
 _IDENTIFICATION_GROUP = 0x0008
 _TEXTS = frozenset({"AE", "AS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
+
+
+def absent_ids(instances: Sequence[Dataset]) -> str:
+    """Return which ids a SEG refers to are absent from some slice; empty when all are there."""
+    needed = ("StudyInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+    return ", ".join(name for name in needed if not all(one.get(name) for one in instances))
 
 
 def frames_first(
