@@ -13,11 +13,20 @@ from torch import nn
 
 from medseg.core.errors import ConfigError
 from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
+from medseg.models import registry
 from medseg.models.cost import count_flops, count_parameters
 from medseg.models.padding import PaddedNetwork
 from medseg.models.registry import build_model, model_names, model_settings, register_model
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
+
+
+@pytest.fixture(autouse=True)
+def _own_parts_forgotten():
+    """Forget what a test entered: others compare the names there are with the settings on disk."""
+    yield
+    for name in registry._registry._builders.keys() - registry._HOMES.keys():
+        del registry._registry._builders[name]
 
 
 @pytest.fixture

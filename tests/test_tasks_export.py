@@ -194,6 +194,14 @@ def test_the_masks_own_folder_is_never_written_into(folder, capsys):
     assert "choose another folder" in capsys.readouterr().err
 
 
+def test_dicom_formats_without_the_series_are_refused_once(folder, capsys):
+    assert export(folder, "formats=[nifti,dicom_seg]", "scan=null") == EXIT_REFUSED
+    said = capsys.readouterr().err
+    assert "CFG-003" in said
+    assert "scan=" in said
+    assert not (folder / "out" / "case 1.nii.gz").exists()
+
+
 def test_of_all_that_predict_writes_the_masks_are_exported(folder):
     masks = folder / "masks"
     mask = read_volume(masks / "case 1.nii.gz")

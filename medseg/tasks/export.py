@@ -30,7 +30,7 @@ from medseg.io.formats import (
 )
 from medseg.io.sidecars import read_labels, write_sidecars
 from medseg.io.sniff import sniff
-from medseg.io.writing import SUFFIX_OF, SegType
+from medseg.io.writing import FROM_DICOM, SUFFIX_OF, SegType
 from medseg.metrics.volumes import ClassVolume, write_volumes
 from medseg.runtime.console import progress, say
 from medseg.runtime.files import digest_json
@@ -102,9 +102,17 @@ def export_masks(
         By case, the refusal, or None when all its files were written.
 
     Raises:
-        ConfigError: no masks, two of one case, or an output folder that is the masks'.
+        ConfigError: no masks, two of one case, an output folder that is the masks', or formats that
+            refer to a DICOM series, and no scans.
     """
     masks = masks_in(prediction)
+    from_dicom = [name for name in exports.formats if name in FROM_DICOM]
+    if from_dicom and scans is None:
+        raise ConfigError(
+            f"formats={from_dicom}: refer to the DICOM series that was drawn on",
+            code="CFG-003",
+            hint="name it with scan=",
+        )
     if exports.folder.resolve() == prediction.resolve():
         raise ConfigError(
             f"output={exports.folder}: holds the masks themselves; choose another folder",
