@@ -31,6 +31,7 @@ from medseg.data.scans import read_reference, read_scan
 from medseg.data.splits import split_cases
 from medseg.metrics.objects import pool_objects, score_objects
 from medseg.postprocess.components import drop_small, number_components
+from medseg.runtime.hardware import num_cores
 from medseg.statistics.bootstrap import mean_interval
 
 BASELINE = "otsu"
@@ -70,7 +71,7 @@ def main() -> None:
             for seed in chosen.seeds.split(","):
                 key = {
                     **of_dataset, "way": way, "fold": fold, "seed": seed, "time": chosen.time,
-                    "set": chosen.set,
+                    "things": chosen.things or "", "set": chosen.set,
                 }  # fmt: skip
                 if ledger.find(**key) is None:
                     row = run_way(chosen, manifest, way, fold, seed)
@@ -111,6 +112,7 @@ def run_way(
         "cases": with_patients(cases, manifest),
         "num_steps": run["num_steps"],
         "seconds": run["seconds"],
+        "cores": num_cores(),
         "predict_s": used.seconds,
         "peak_mib": used.peak_mib,
     }

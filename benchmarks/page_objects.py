@@ -78,6 +78,8 @@ def _commands(rows: list[Row]) -> list[str]:
     for (time, *extra), keys in groups.items():
         words = ["benchmarks.objects", "MANIFEST", "OUTPUT", "--time", time]
         words += ["--task", keys[0]["task"]]
+        if keys[0].get("things"):
+            words += ["--things", keys[0]["things"]]
         for name in ("way", "fold", "seed"):
             words += [f"--{name}s", ",".join(dict.fromkeys(key[name] for key in keys))]
         if baseline is not None:
