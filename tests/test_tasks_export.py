@@ -194,6 +194,16 @@ def test_the_masks_own_folder_is_never_written_into(folder, capsys):
     assert "choose another folder" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(folder, capsys):
+    (folder / "out").write_text("a file")
+    assert export(folder) == EXIT_REFUSED
+    line = [f"prediction={folder / 'masks'}", f"reference={folder / 'masks'}"]
+    assert cli(["evaluate", *line, f"output={folder / 'out'}"]) == EXIT_REFUSED
+    said = capsys.readouterr()
+    assert said.err.count("OUT-001") == 2
+    assert "scored" not in said.err
+
+
 def test_dicom_formats_without_the_series_are_refused_once(folder, capsys):
     assert export(folder, "formats=[nifti,dicom_seg]", "scan=null") == EXIT_REFUSED
     said = capsys.readouterr().err

@@ -115,6 +115,7 @@ def test_resuming_goes_the_same_way_and_refuses_another_one(dataset, tmp_path, c
     assert train(dataset, *again, "optimizer.lr=1e-5") == 2
     assert "optimizer has changed" in capsys.readouterr().err
     assert train(dataset, *again) == 0
+    assert "goes on after step 5" in capsys.readouterr().out
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(parts)[name])
 

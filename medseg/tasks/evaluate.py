@@ -19,7 +19,7 @@ from medseg.metrics.scoring import Scoring, require_count
 from medseg.runtime.console import say, table
 from medseg.runtime.files import write_json, write_text
 from medseg.runtime.provenance import write_provenance
-from medseg.runtime.runfolder import fresh_folder
+from medseg.runtime.runfolder import fresh_folder, locked
 from medseg.statistics.agreement import pair_rows, summarise_pairs
 from medseg.statistics.cohort import Summariser, Summary
 from medseg.statistics.objects import pooled_scores, summarise_objects
@@ -65,7 +65,11 @@ def main(config: Any) -> int:
     pairs = _pairs_of(chosen, manifest, split)
     digests = {"manifest": manifest.digest} if manifest else {}
     what = "folders" if chosen["reference"] else str(split)
-    with _tracked(chosen, manifest, output, run_name=f"evaluate {what}") as tracker:
+    # A folder that cannot be written is found before the work, not after it.
+    with (
+        locked(output),
+        _tracked(chosen, manifest, output, run_name=f"evaluate {what}") as tracker,
+    ):
         tracker.set_tags({"command": "evaluate", "split": what})
         if manifest and split == "test":
             tracker.set_tags({TEST_SPLIT_TAG: manifest.digest})

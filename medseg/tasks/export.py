@@ -35,6 +35,7 @@ from medseg.metrics.volumes import ClassVolume, write_volumes
 from medseg.runtime.console import progress, say
 from medseg.runtime.files import digest_json
 from medseg.runtime.provenance import write_provenance
+from medseg.runtime.runfolder import locked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,8 @@ def main(config: Any) -> int:
     )
     labels = labels_for(prediction, chosen["manifest"] and Path(chosen["manifest"]))
     scans = sources_in(Path(chosen["scan"])) if chosen["scan"] else None
-    refusals = export_masks(prediction, exports, labels=labels, scans=scans)
+    with locked(folder):
+        refusals = export_masks(prediction, exports, labels=labels, scans=scans)
     failed = {name: refusal for name, refusal in refusals.items() if refusal is not None}
     for name, refusal in failed.items():
         say(f"medseg export: {name}: {refusal}", error=True)

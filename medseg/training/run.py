@@ -112,6 +112,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     state = _begin(job, device=device)
     if resume:
         state.load(_saved_state(workplace))
+        workplace.progress.shown.write(f"goes on after step {state.step}")
     elif choices.init is not None:
         _warm_start(job, choices.init, state, workplace)
     cost = _tell_cost(job, state.network, workplace)
