@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 # Keys whose values are paths or ids: taken literally, whatever characters they hold.
 LITERAL_KEYS = frozenset(
@@ -72,11 +73,14 @@ def literal(word: str) -> str:
 def swept(word: str) -> str:
     """Quote the paths and ids of a sweep one by one: there, commas part what is swept over.
 
-    A name that holds a comma is quoted by the user; the folder of a sweep is always one.
+    What exists under its whole name is one, comma or not; any other name that holds a comma is
+    quoted by the user. The folder of a sweep is always one.
     """
     key, equals, value = word.partition("=")
     name = key.lstrip("+~")
     if not equals or name not in LITERAL_KEYS - {"output"} or value[:1] in ("", "[", "'", '"'):
+        return literal(word)
+    if Path(value).exists():
         return literal(word)
     entries = (literal(f"{key}={entry.strip()}") for entry in value.split(","))
     return f"{key}={','.join(entry.partition('=')[2] for entry in entries)}"
