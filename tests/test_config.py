@@ -356,3 +356,9 @@ def test_paths_are_swept_over_one_by_one():
     ]  # fmt: skip
     assert for_hydra("train", ["-m", "manifest='a,b'"])[1] == "manifest='a,b'"
     assert for_hydra("train", ["manifest=a,b"]) == ["manifest='a,b'"]
+
+
+def test_a_path_that_exists_with_its_comma_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").touch()
+    assert for_hydra("train", ["-m", "manifest=a,b"]) == ["-m", "manifest='a,b'"]
