@@ -362,3 +362,5 @@ def test_a_path_that_exists_with_its_comma_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a,b").touch()
     assert for_hydra("train", ["-m", "manifest=a,b"]) == ["-m", "manifest='a,b'"]
+    long = ",".join(["x" * 200] * 3)
+    assert for_hydra("train", ["-m", f"manifest={long}"])[1].count("'") == 6

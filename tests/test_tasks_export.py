@@ -190,8 +190,17 @@ def test_settings_that_mean_nothing_are_refused_in_one_line(folder, capsys, sett
 
 
 def test_the_masks_own_folder_is_never_written_into(folder, capsys):
+    before = sorted((folder / "masks").iterdir())
     assert export(folder, f"output={folder / 'masks'}") == EXIT_REFUSED
     assert "choose another folder" in capsys.readouterr().err
+    assert sorted((folder / "masks").iterdir()) == before
+
+
+def test_masks_in_folders_below_are_exported_too(folder):
+    below = folder / "masks" / "site a"
+    below.mkdir()
+    (folder / "masks" / "case 1.nii.gz").rename(below / "case 1.nii.gz")
+    assert masks_in(folder / "masks")["case 1"] == below / "case 1.nii.gz"
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(folder, capsys):

@@ -80,10 +80,18 @@ def swept(word: str) -> str:
     name = key.lstrip("+~")
     if not equals or name not in LITERAL_KEYS - {"output"} or value[:1] in ("", "[", "'", '"'):
         return literal(word)
-    if Path(value).exists():
+    if _exists(value):
         return literal(word)
     entries = (literal(f"{key}={entry.strip()}") for entry in value.split(","))
     return f"{key}={','.join(entry.partition('=')[2] for entry in entries)}"
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        # Too long for a name, or with characters that none has.
+        return False
 
 
 def _quoted(value: str) -> str:

@@ -75,6 +75,7 @@ def main(config: Any) -> int:
     )
     labels = labels_for(prediction, chosen["manifest"] and Path(chosen["manifest"]))
     scans = sources_in(Path(chosen["scan"])) if chosen["scan"] else None
+    _require_apart(folder, prediction)
     with locked(folder):
         refusals = export_masks(prediction, exports, labels=labels, scans=scans)
     failed = {name: refusal for name, refusal in refusals.items() if refusal is not None}
@@ -115,11 +116,7 @@ def export_masks(
             code="CFG-003",
             hint="name it with scan=",
         )
-    if exports.folder.resolve() == prediction.resolve():
-        raise ConfigError(
-            f"output={exports.folder}: holds the masks themselves; choose another folder",
-            code="CFG-008",
-        )
+    _require_apart(exports.folder, prediction)
     write_provenance(
         exports.folder,
         command="export",
@@ -185,11 +182,19 @@ def masks_in(prediction: Path) -> dict[str, Path]:
     """
     if not prediction.is_dir():
         return {case_name(prediction): prediction}
-    files = MaskFolder(prediction)
+    files = MaskFolder(prediction, deep=True)
     names = [name for name in files.names if not name.endswith(PROBABILITIES)]
     if not names:
         raise ConfigError(f"prediction={prediction}: holds no mask")
     return {name: files.of(name).choose() for name in names}
+
+
+def _require_apart(folder: Path, prediction: Path) -> None:
+    """Refuse to write among the masks, before anything is."""
+    if folder.resolve() == prediction.resolve():
+        raise ConfigError(
+            f"output={folder}: holds the masks themselves; choose another folder", code="CFG-008"
+        )
 
 
 def labels_for(prediction: Path, declared: Path | None) -> LabelSet:
