@@ -354,6 +354,15 @@ def test_a_case_that_cannot_be_read_is_left_out_and_the_rest_goes_on(tmp_path):
     assert "c.nii" in failed["c"]
 
 
+def test_a_first_scan_that_cannot_be_read_does_not_refuse_the_others(tmp_path):
+    pairs(tmp_path, "a", "b")
+    scan = next((tmp_path / "images").glob("a.nii*"))
+    scan.write_bytes(scan.read_bytes()[:-9])
+    found = taken(tmp_path, modalities=MODALITY, labels=LIVER)
+    assert "b" in ids(found)
+    assert found.manifest.spatial_dims == 3
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

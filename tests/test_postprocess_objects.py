@@ -193,7 +193,8 @@ def test_smoothing_is_a_gaussian_of_the_same_width_on_any_spacing(edges, rng):
     found = smooth(torch.from_numpy(values), sigma_vox=1.5, edges=edges).numpy()
     assert np.abs(found - expected).max() < 2e-3
     assert np.array_equal(smooth(torch.from_numpy(values), sigma_vox=0, edges=edges), values)
-    picture = torch.from_numpy(values[..., :1])
+    picture = torch.from_numpy(values[..., :1]).bfloat16()
+    assert smooth(picture, sigma_vox=0, edges=edges).dtype == torch.float32
     assert smooth(picture, sigma_vox=1.5, edges=edges).shape == picture.shape
 
 

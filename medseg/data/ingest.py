@@ -215,5 +215,13 @@ def _completed(
 
 
 def _spatial_dims(manifest: Manifest) -> Literal[2, 3]:
-    shape = read_scan(manifest, manifest.cases[0], missing="zero").geometry.shape
-    return 2 if shape[2] == 1 else 3
+    """Tell slices from volumes by the first scan that can be read; `check` finds the others."""
+    refusals = []
+    for case in manifest.cases:
+        try:
+            shape = read_scan(manifest, case, missing="zero").geometry.shape
+        except MedsegError as refusal:
+            refusals.append(refusal)
+        else:
+            return 2 if shape[2] == 1 else 3
+    raise refusals[0]

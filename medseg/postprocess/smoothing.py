@@ -12,13 +12,15 @@ from torch import Tensor
 
 
 def smooth(map_IJK: Tensor, *, sigma_vox: float, edges: Sequence[float]) -> Tensor:
-    """Return a map blurred by a Gaussian; beyond its border it goes on as it ends.
+    """Return a map blurred by a Gaussian, in float32; beyond its border it goes on as it ends.
 
     Args:
-        map_IJK: float32.
+        map_IJK: of any precision.
         sigma_vox: deviation, in edges of the finest voxel axis; 0 leaves the map as it is.
         edges: of a voxel along i, j, k, in any unit.
     """
+    # What networks draw on a GPU may be bfloat16, which NumPy does not know.
+    map_IJK = map_IJK.float()
     if not sigma_vox:
         return map_IJK
     finest = min(edges)
