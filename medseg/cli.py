@@ -16,7 +16,7 @@ from medseg.core.errors import EXIT_INTERRUPTED, EXIT_REFUSED, MedsegError
 APPS = {
     "fetch": "download a public dataset listed in data_manifests/",
     "ingest": "turn a folder of scans into a checked manifest",
-    "check": "audit every scan, mask and manifest row before hours are spent",
+    "check": "audit every scan, mask and manifest row, or list what a folder of scans holds",
     "plan": "measure a dataset and decide spacing, patch, network and budget",
     "train": "train a network (-m sweeps over settings)",
     "predict": "segment scans with a trained checkpoint",

@@ -1,30 +1,56 @@
-"""`medseg check`: audit every scan, mask and manifest row before hours are spent."""
+"""`medseg check`: audit every scan, mask and manifest row, or list what a folder holds."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from medseg.config import require, settings
-from medseg.core.errors import EXIT_SOME_FAILED, ManifestError
+from medseg.core.errors import EXIT_SOME_FAILED, ConfigError, ManifestError
 from medseg.core.findings import Finding, Severity, finding_of, worst
 from medseg.data.audit import CaseAudit
 from medseg.data.audit_dataset import Audit, FoldRow, audit
 from medseg.data.fixes import FOLDER, fixed_copies
 from medseg.data.manifest import Manifest, manifest_file, read_manifest, write_manifest
+from medseg.data.survey import Spacing, Surveyed, survey
 from medseg.runtime.console import say, table
 from medseg.runtime.files import write_json
 
 _SHOWN = 40
+_SHOWN_SCANS = 200
 _GRAVEST_FIRST: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 def main(config: DictConfig) -> int:
-    """Audit a manifest as the settings say; 3 when there are errors."""
+    """Check a source or a manifest as the settings say; 3 when there are errors."""
     chosen = settings(config)
-    path = manifest_file(Path(require(chosen, "manifest", "the manifest to check")))
+    if chosen["source"] is None:
+        return check_manifest(chosen)
+    if chosen["manifest"] is not None:
+        raise ConfigError("source= and manifest=: expected one of them", code="CFG-003")
+    return check_source(chosen)
+
+
+def check_source(chosen: Mapping[str, Any]) -> int:
+    """List the scans under a path, before they are ingested; return the exit code."""
+    source = Path(str(chosen["source"]))
+    found = survey(source, pixels=bool(chosen["pixels"]), num_workers=chosen["num_workers"])
+    output = Path(chosen["output"] or "check.json")
+    write_json(found.to_json(), output)
+    show_scans(found.scans)
+    show_findings(found.findings)
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in found.num_by_verdict.items())
+    say(f"\n{counts}; report: {output}")
+    failed = "damaged" in found.num_by_verdict or worst(found.findings) == "error"
+    return EXIT_SOME_FAILED if failed else 0
+
+
+def check_manifest(chosen: Mapping[str, Any]) -> int:
+    """Audit a manifest; return the exit code."""
+    what = "the manifest to check, or source= a folder of scans"
+    path = manifest_file(Path(require(chosen, "manifest", what)))
     data_root = Path(chosen["data_root"]) if chosen["data_root"] else None
     output = Path(chosen["output"]) if chosen["output"] else path.with_name("check.json")
     try:
@@ -94,6 +120,30 @@ def report(manifest: Manifest, found: Audit) -> dict[str, Any]:
     }
 
 
+def show_scans(scans: Sequence[Surveyed]) -> None:
+    """Print a row a scan; descriptions of series are shown here and written nowhere."""
+    table(
+        [
+            (
+                one.place,
+                one.series,
+                one.modality,
+                one.description,
+                one.shape[2] if one.shape else "",
+                _edges(one.spacing_mm, one.unit),
+                one.verdict,
+                one.reason,
+            )
+            for one in scans[:_SHOWN_SCANS]
+        ],
+        columns=(
+            "scan", "series", "modality", "description", "slices", "spacing", "verdict", "why",
+        ),
+    )  # fmt: skip
+    if len(scans) > _SHOWN_SCANS:
+        say(f"... and {len(scans) - _SHOWN_SCANS} more, in the report")
+
+
 def show_folds(manifest: Manifest, folds: Sequence[FoldRow]) -> None:
     """Print how many cases of each fold hold each class."""
     say(f"{manifest.name}: cases that hold each class\n")
@@ -120,6 +170,10 @@ def show_findings(findings: Sequence[Finding]) -> None:
         say(f"... and {len(grave) - _SHOWN} more, in the report")
     counts = Counter(one.severity for one in findings)
     say(", ".join(f"{counts[name]} {name}s" for name in _GRAVEST_FIRST))
+
+
+def _edges(spacing: Spacing | None, unit: str) -> str:
+    return " x ".join(f"{edge:.4g}" for edge in spacing) + f" {unit}" if spacing else ""
 
 
 def _case_json(one: CaseAudit, names: tuple[str, ...]) -> dict[str, Any]:

@@ -62,6 +62,16 @@ def read_dicom(path: Path, *, series_uid: str | None = None, suv: bool = False) 
     scan = scan_headers(path)
     found = group_series(scan)
     series = _pick(found, path, series_uid)
+    volume = read_series(series, scan, suv=suv)
+    return replace(volume, findings=(*_beside(scan, found, series), *volume.findings))
+
+
+def read_series(series: Series, scan: Scan, *, suv: bool = False) -> Volume:
+    """Read one volume of a scan of headers; as `read_dicom`.
+
+    Raises:
+        MedsegError: as `read_dicom`.
+    """
     # First of all: a file that was not copied whole explains a slice that is missing.
     _require_complete(scan, series)
     geometry = geometry_of(series)
@@ -73,7 +83,7 @@ def read_dicom(path: Path, *, series_uid: str | None = None, suv: bool = False) 
     return Volume(
         np.transpose(voxels_KJI)[None],
         geometry,
-        findings=(*_beside(scan, found, series), *series.findings, *findings),
+        findings=(*series.findings, *findings),
     )
 
 
