@@ -13,6 +13,7 @@ from medseg.tracking.fields import (
     Names,
     cut,
     flat_params,
+    job_name,
     job_tags,
     tag_texts,
     valid_name,
@@ -109,6 +110,11 @@ def test_a_job_of_a_sweep_is_told_by_what_it_overrides():
     assert tags["medseg.sweep.overrides"].startswith(
         "model=unet optimizer.lr=1e-3 manifest=sha256:"
     )
+
+
+def test_a_job_of_a_sweep_is_named_by_what_it_overrides_and_by_no_path():
+    words = ["model=unet", "manifest='MUELLER HANS.json'", "fold=1", "training.init=/data/HANS"]
+    assert job_name("3", words) == "3 model=unet fold=1"
 
 
 def test_text_that_no_database_takes_is_made_harmless():

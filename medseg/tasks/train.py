@@ -30,7 +30,7 @@ from medseg.runtime.home import home
 from medseg.runtime.interrupt import interruption
 from medseg.runtime.provenance import write_provenance
 from medseg.runtime.runfolder import fresh_folder, locked
-from medseg.tracking.fields import flat_params, job_tags
+from medseg.tracking.fields import flat_params, job_name, job_tags
 from medseg.tracking.tracker import Tracker, open_tracker
 from medseg.training.job import Job
 from medseg.training.progress import ProgressLine
@@ -155,9 +155,10 @@ def show_result(trained: Trained, folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """The folder of a run; the folder of the sweep it is a job of, if any, and its tags there."""
+    """The folder and name of a run; the folder of its sweep, if any, and its tags there."""
 
     folder: Path
+    name: str
     sweep: Path | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -169,16 +170,18 @@ def _place(chosen: Mapping[str, Any], manifest: Manifest, *, resume: bool) -> _P
 
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is not None and hydra.mode == RunMode.MULTIRUN:
-        tags = job_tags(hydra.job.num, list(hydra.overrides.task))
-        place = _Place(Path(hydra.runtime.output_dir), Path(hydra.sweep.dir), tags)
+        folder, words = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+        tags = job_tags(hydra.job.num, words)
+        place = _Place(folder, job_name(folder.name, words), Path(hydra.sweep.dir), tags)
     elif chosen["output"]:
-        place = _Place(Path(chosen["output"]))
+        place = _Place(Path(chosen["output"]), Path(chosen["output"]).name)
     elif resume:
         raise ConfigError(
             "training.resume=true: give output= the folder of the run to go on with", code="CFG-003"
         )
     else:
-        place = _Place(fresh_folder(Path("runs"), f"{manifest.name}_{chosen['model']['name']}"))
+        folder = fresh_folder(Path("runs"), f"{manifest.name}_{chosen['model']['name']}")
+        place = _Place(folder, folder.name)
     if (place.folder / "model.pt").exists() and not resume:
         raise ConfigError(
             f"output={place.folder}: holds a model already",
@@ -230,7 +233,7 @@ def _open_tracker(chosen: Mapping[str, Any], manifest: Manifest, place: _Place) 
     tracker = open_tracker(
         uri=mlflow["uri"],
         experiment=mlflow["experiment"] or manifest.name,
-        run_name=place.folder.name,
+        run_name=place.name,
         folder=place.folder,
         parent=str(place.sweep) if place.sweep else None,
         enabled=mlflow["enabled"],

@@ -13,6 +13,8 @@ from medseg.runtime.command_line import LITERAL_KEYS
 MAX_KEY = 250
 MAX_PARAM = 6000
 MAX_TAG = 8000
+# Longer names of runs make no column of a table.
+_MAX_NAME = 250
 # Tag of a run that looked at a test split: the digest of its manifest.
 TEST_SPLIT_TAG = "test_split_of"
 # A colon is left out although MLflow takes it on Linux: a server on Windows does not.
@@ -78,12 +80,29 @@ def job_tags(job: int, overrides: Sequence[str]) -> dict[str, str]:
         job: its number within the sweep.
         overrides: the words `key=value` that make it this job.
     """
-    words = []
-    for word in overrides:
-        key, equals, value = word.partition("=")
-        shown = without_paths(key.lstrip("+~"), value.strip("'\""))
-        words.append(f"{key}{equals}{shown}")
+    words = [f"{key}={_shown(key, value)}" for key, value in _parted(overrides)]
     return {"medseg.sweep.job": str(job), "medseg.sweep.overrides": " ".join(words)}
+
+
+def job_name(folder: str, overrides: Sequence[str]) -> str:
+    """Return the name of a job's run: its folder, and what was overridden but for paths and ids.
+
+    Args:
+        folder: name of the job's own folder, in most sweeps its number.
+        overrides: as in `job_tags`.
+    """
+    words = [f"{key}={value}" for key, value in _parted(overrides) if _shown(key, value) == value]
+    return cut(" ".join([folder, *words]), _MAX_NAME)
+
+
+def _parted(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for word in overrides:
+        key, _, value = word.partition("=")
+        yield key, value.strip("'\"")
+
+
+def _shown(key: str, value: str) -> str:
+    return without_paths(key.lstrip("+~"), value)
 
 
 def without_paths(key: str, text: str) -> str:
