@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -76,6 +77,18 @@ def test_a_killed_worker_is_named_and_other_faults_are_left_alone():
         raise died
     with pytest.raises(RuntimeError, match="something else"), workers_named():
         raise RuntimeError("something else")
+
+
+def test_a_worker_killed_while_it_hands_a_batch_over_is_named_and_its_loader_is_gone(cached):
+    def train():
+        source = batches(sampler(cached), first=0, last=9, num_workers=1, pin_memory=False)
+        next(source)
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(ReadError, match="RUN-001 a process that draws") as told, workers_named():
+        train()
+    assert isinstance(told.value.__cause__, ConnectionResetError)
+    assert not active_children()
 
 
 def test_every_case_comes_once_before_any_comes_twice(cached):

@@ -9,6 +9,7 @@ Axes: B patch, C channel, IJK voxel.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from traceback import clear_frames
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -179,18 +180,22 @@ def batches(
 def workers_named() -> Iterator[None]:
     """Say what happened when a process that draws patches dies while the block runs.
 
-    PyTorch notices by a signal, and raises wherever the block happens to be.
+    PyTorch notices by a signal, and raises wherever the block happens to be; a batch that was just
+    being handed over breaks off even before that.
 
     Raises:
         ReadError: RUN-001.
     """
     try:
         yield
-    except RuntimeError as fault:
-        if not str(fault).startswith("DataLoader worker"):
+    except (RuntimeError, ConnectionError, EOFError) as fault:
+        if isinstance(fault, RuntimeError) and not str(fault).startswith("DataLoader worker"):
             raise
+        # The loader goes with the frames that hold it. While it stands, a signal still to come
+        # would be raised wherever this process has got to by then.
+        clear_frames(fault.__traceback__)
         raise ReadError(
-            f"a process that draws patches died: {str(fault).splitlines()[0]}",
+            f"a process that draws patches died: {' '.join(str(fault).split())}",
             code="RUN-001",
             hint="out of memory? go on with training.resume=true and fewer training.num_workers",
         ) from fault
