@@ -24,12 +24,14 @@ _KINDS = ("seg", "rtstruct", "sr")
 # What may be found where, below the work folder: the list of docs/privacy.md. The manifest of
 # de-identified copies is not in it, nor is anything that a training or a tracking store holds.
 ALLOWED = {
-    **{f"{data}/{name}": PATHS for data in ("tree", "listed") for name in _NAMING_FILES},
+    **{f"{data}/{name}": PATHS for data in ("tree", "listed", "found") for name in _NAMING_FILES},
     **{
         f"{masks}/*.{kind}.dcm": SHARED for masks in ("exported", "listed masks") for kind in _KINDS
     },
     "home/ids/*.csv": frozenset({"PatientID", "SeriesInstanceUID"}),
 }
+# What `check source=` shows on the screen, so that a series can be chosen.
+SHOWN = PATHS | {"SeriesDescription"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
