@@ -1,10 +1,12 @@
 """What a resumed run is told where it is not the run that was begun."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from medseg.core.errors import ConfigError
+from medseg.core.regions import Region
 from medseg.runtime.files import write_json
 from medseg.training.resume import require_same_training
 
@@ -24,3 +26,11 @@ def test_only_the_settings_that_changed_are_named(tmp_path: Path) -> None:
 def test_what_an_earlier_medseg_did_not_store_may_be_anything(tmp_path: Path) -> None:
     write_json({"seed": 0}, tmp_path / "training.json")
     require_same_training(tmp_path, BEGUN)
+
+
+@pytest.mark.parametrize("regions", [(), [asdict(Region(name="WT", members=("edema", "core")))]])
+def test_a_run_with_regions_goes_on_with_the_same_ones(tmp_path: Path, regions: object) -> None:
+    write_json({**BEGUN, "regions": regions}, tmp_path / "training.json")
+    require_same_training(tmp_path, {**BEGUN, "regions": regions})
+    with pytest.raises(ConfigError, match="regions has changed"):
+        require_same_training(tmp_path, {**BEGUN, "regions": None})

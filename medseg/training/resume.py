@@ -1,5 +1,6 @@
 """What makes a training the same training: the things a resumed run may not change."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -69,7 +70,9 @@ def require_same_training(folder: Path, identity: Mapping[str, Any]) -> None:
         CheckpointError: the folder holds no run.
     """
     stored = read_json(folder / "training.json", kind=CheckpointError, what="a run to resume")
-    for key, value in identity.items():
+    # As a file gives it back: what was a tuple is a list there.
+    now = json.loads(json.dumps(dict(identity)))
+    for key, value in now.items():
         # What a run of an earlier medseg did not store could not be chosen then.
         if key in stored and stored[key] != value:
             raise ConfigError(
