@@ -108,7 +108,8 @@ def _axes(
             f"{path}: {listed} voxels: the file does not say whether the {extra[0]} are channels "
             "or time points",
             code="NII-023",
-            hint="declare them as channels (channels_axis=True), or split the file",
+            hint="channels: ingest it once for each (images.A=FILE images.B=FILE; in Python "
+            "channels_axis=True); time points: split the file",
         )
     return (i, j, k), extra[0]
 

@@ -75,7 +75,8 @@ def _require_channels(header: NrrdHeader, channel: int, path: Path, *, channels_
         f"{path}: axis {channel + 1} of {size} samples and kind {kind or 'unknown'!r}: the file "
         "does not say that it holds channels",
         code="NRD-004",
-        hint="declare it as channels (channels_axis=True), or split the file",
+        hint="channels: ingest it once for each (images.A=FILE images.B=FILE; in Python "
+        "channels_axis=True); time points: split the file",
     )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from medseg.config import build
 from medseg.core.errors import ConfigError
-from medseg.core.objects import ObjectPlan, way_of
+from medseg.core.objects import Components, ObjectPlan, way_of
 from medseg.core.plan import Plan
 from medseg.core.regions import Region
 from medseg.runtime.hardware import num_cores
@@ -85,6 +85,11 @@ def _objects(chosen: Mapping[str, Any]) -> ObjectPlan | None:
     """Read `task` and the group `instance`; None where only classes are told apart."""
     task = chosen.get("task", "semantic")
     if task == "semantic":
+        if chosen.get("instance", {}).get("name", Components.name) != Components.name:
+            raise ConfigError(
+                f"instance={chosen['instance']['name']}: tells no objects apart with "
+                "task=semantic; expected task=instance or task=panoptic"
+            )
         return None
     name, way = _named(chosen["instance"])
     sizes = {key: way.pop(key) for key in ("least_ml", "least_px") if key in way}
@@ -171,6 +176,6 @@ def _wants_bf16(precision: str, device: torch.device) -> bool:
     if precision not in ("auto", "fp32", "bf16"):
         raise ConfigError(f"training.precision={precision}: expected auto, fp32 or bf16")
     if precision == "auto":
-        # On CPUs bf16 is emulated or slower still; only GPUs gain from it.
+        # Few CPUs have it, and the others would emulate it: there it is for the user to ask for.
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return precision == "bf16"
