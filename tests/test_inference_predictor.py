@@ -15,6 +15,7 @@ from medseg.core.findings import Finding
 from medseg.core.fingerprint import Fingerprint, Intensity
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
+from medseg.core.objects import ObjectPlan
 from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
 from medseg.core.volume import Volume
 from medseg.inference.batch import Outputs, predict_sources
@@ -130,6 +131,25 @@ def test_folds_of_another_plan_are_no_ensemble(tmp_path):
     paths = [checkpoint_at(tmp_path / "a.pt"), checkpoint_at(tmp_path / "b.pt", other)]
     with pytest.raises(CheckpointError, match=r"b\.pt: was trained with another plan"):
         Predictor.load(paths, device=CPU)
+
+
+def test_folds_that_measured_other_least_sizes_are_an_ensemble_with_their_mean(tmp_path):
+    paths = [checkpoint_at(tmp_path / f"{n}.pt", seed=n) for n in range(3)]
+    for path, objects in zip(
+        paths,
+        (
+            ObjectPlan(task="instance", least_ml=0.2),
+            ObjectPlan(task="instance", least_ml=0.4),
+            ObjectPlan(task="panoptic"),
+        ),
+        strict=True,
+    ):
+        save_checkpoint(replace(load_checkpoint(path), objects=objects), path)
+    both = Predictor.load(paths[:2], device=CPU)
+    assert both.objects.least_ml == pytest.approx(0.3)
+    assert both.objects.least_px is None
+    with pytest.raises(CheckpointError, match="another plan or other classes"):
+        Predictor.load(paths[1:], device=CPU)
 
 
 def broken(_path):

@@ -97,6 +97,23 @@ def test_mirroring_gives_left_and_right_partners_their_own_side_back():
     assert (right.argmax(0)[4:] == 2).all()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_partners_change_sides_with_the_axis_between_left_and_right_alone(axis):
+    """What says `left` of every voxel, wherever it lies, says `right` of half the mirror images."""
+    shape = (4, 4, 4)
+    answers = predict(
+        torch.zeros(1, *shape),
+        lambda x: torch.tensor([0.0, 1.0, 3.0]).reshape(1, 3, 1, 1, 1).expand(len(x), 3, *shape),
+        patch_vox=shape,
+        mirror_axes=(axis,),
+        sided_axis=1,
+        mirror_order=(0, 2, 1),
+    )
+    left, right = answers[1:].flatten(1).unbind()
+    torch.testing.assert_close(left, torch.full_like(left, 2.0 if axis == 1 else 1.0))
+    torch.testing.assert_close(right, torch.full_like(right, 2.0 if axis == 1 else 3.0))
+
+
 def test_an_overlap_of_one_is_refused():
     with pytest.raises(ConfigError, match="overlap=1"):
         WindowSettings(patch_vox=(8, 8, 8), overlap=1)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from medseg.runtime.interrupt import Interruption
 from medseg.training.loop import Recipe, fit
 from medseg.training.schedule import Budget, Constant, Cosine, Polynomial, seconds_of
 from medseg.training.state import TrainingState, WeightAverage
-from medseg.transforms.augment import Augment
+from medseg.transforms.augment import Augment, SpatialAugment
 
 PATCH = (8, 8, 8)
 
@@ -54,11 +55,13 @@ def train(state, num_steps, *, stop_at=None, source=bright_is_one, schedule=None
         state,
         source,
         recipe=Recipe(
-            augment=Augment(patch_vox=PATCH),
-            loss=DeepSupervision(build_loss("dice_ce", num_outputs=2, ignore_index=None)),
             schedule=schedule or Cosine(warmup_steps=3),
             budget=Budget(num_steps=num_steps, max_time_s=None),
-            **recipe,
+            **{
+                "augment": Augment(patch_vox=PATCH),
+                "loss": DeepSupervision(build_loss("dice_ce", num_outputs=2, ignore_index=None)),
+                **recipe,
+            },
         ),
         device=torch.device("cpu"),
         interruption=interruption,
@@ -90,6 +93,25 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_weights(tmp_path, sto
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name])
         assert torch.equal(whole.average.weights[name], second.average.weights[name])
+
+
+def test_the_loss_hears_which_side_of_a_mirrored_patch_was_annotated():
+    """Only the left (1) was annotated, and is all there is."""
+    heard = []
+
+    def source(first):
+        for batch in bright_is_one(first):
+            known = torch.tensor([[True, True, False]] * len(batch.image_BCIJK))
+            yield replace(batch, label_BIJK=torch.ones_like(batch.label_BIJK), annotated_BL=known)
+
+    def loss(logits_BLIJK, label_BIJK, annotated_BL):
+        heard.extend(zip(label_BIJK[:, 0, 0, 0].tolist(), annotated_BL.tolist(), strict=True))
+        return logits_BLIJK.square().mean()
+
+    spatial = SpatialAugment(mirror_axes=(0,), mirror_order=(0, 2, 1))
+    train(begin(8), 8, source=source, augment=Augment(patch_vox=PATCH, spatial=spatial), loss=loss)
+    assert {side for side, _ in heard} == {1, 2}
+    assert all(known[side] and not known[3 - side] for side, known in heard)
 
 
 def test_a_signal_stops_between_two_steps():

@@ -96,7 +96,7 @@ def test_a_flip_turns_left_into_right():
     label[:, 0], label[:, 3], label[:, 1, 0, 0] = 1, 2, 3
     image = label[:, None].float()
     spatial = SpatialAugment(mirror_axes=(0,), mirror_order=(0, 2, 1))
-    flipped, maps = mirror(image, torch.stack([label, label], 1), spatial, generator=generator())
+    flipped, maps, _ = mirror(image, torch.stack([label, label], 1), spatial, generator=generator())
     swapped, moved = maps.unbind(1)
     turned = flipped[:, 0, 0, 1, 1] == 2
     assert 0 < int(turned.sum()) < 8
@@ -105,6 +105,33 @@ def test_a_flip_turns_left_into_right():
     assert (swapped[turned][:, 2, 0, 0] == 3).all()
     # Ids of objects only move along.
     assert torch.equal(moved, flipped[:, 0].long())
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_sides_change_with_flips_of_the_axis_between_left_and_right_alone(axis):
+    label = torch.ones(8, 2, 2, 2, dtype=torch.long)
+    spatial = SpatialAugment(mirror_axes=(0, 1, 2), sided_axis=axis, mirror_order=(0, 2, 1))
+    place = torch.arange(8.0).reshape(1, 1, 2, 2, 2).expand(8, -1, -1, -1, -1)
+    flipped, maps, turned = mirror(place, label[:, None], spatial, generator=generator())
+    mirrored = flipped.flatten(1)[:, 0].long() & (4, 2, 1)[axis] > 0
+    assert 0 < int(mirrored.sum()) < 8
+    assert torch.equal(maps[:, 0, 0, 0, 0] == 2, mirrored)
+    assert torch.equal(turned, mirrored)
+
+
+def test_where_one_side_was_annotated_a_mirrored_patch_has_the_other_one_annotated():
+    label = torch.zeros(8, 4, 4, 4, dtype=torch.long)
+    label[:, 0] = 1
+    annotated = torch.tensor([[True, True, False]]).expand(8, -1)
+    spatial = SpatialAugment(probability=0, mirror_axes=(0,), mirror_order=(0, 2, 1))
+    augment = Augment(patch_vox=(4, 4, 4), spatial=spatial, intensity=QUIET)
+    _, moved, known = augment(
+        torch.zeros(8, 1, 4, 4, 4), label, generator=generator(), annotated_BL=annotated
+    )
+    # Whatever is labelled in a patch is the side that was annotated.
+    assert torch.equal(known[:, 1:].long().argmax(1) + 1, moved.flatten(1).amax(1))
+    assert (known.sum(1) == 2).all()
+    assert len(moved.unique()) == 3
 
 
 def test_channel_dropout_leaves_at_least_one_channel():

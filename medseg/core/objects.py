@@ -144,6 +144,11 @@ class ObjectPlan:
             return self if self.least_ml is not None else replace(self, least_ml=size)
         return self if self.least_px is not None else replace(self, least_px=size)
 
+    @property
+    def unsized(self) -> "ObjectPlan":
+        """The plan without its least sizes, which each training measures on its own cases."""
+        return replace(self, least_ml=None, least_px=None)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values from which `from_json` makes the same plan."""
         return {
@@ -186,6 +191,19 @@ def way_of(name: str, settings: Mapping[str, Any]) -> Way:
         return WAYS[name](**settings)
     except TypeError as fault:
         raise PlanError(f"instance={name}: {fault}") from fault
+
+
+def shared_plan(plans: Sequence[ObjectPlan]) -> ObjectPlan:
+    """Return the plan of an ensemble, with the mean of its members' least sizes.
+
+    Args:
+        plans: alike but for these sizes; members without one have no say in it.
+    """
+    means: dict[str, float | None] = {}
+    for name in ("least_ml", "least_px"):
+        sizes = [size for plan in plans if (size := getattr(plan, name)) is not None]
+        means[name] = sum(sizes) / len(sizes) if sizes else None
+    return replace(plans[0], least_ml=means["least_ml"], least_px=means["least_px"])
 
 
 def labels_for(labels: LabelSet, task: Task, things: Sequence[str] | None) -> LabelSet:

@@ -197,6 +197,11 @@ class Plan:
         return i, j, (rest or [longest_mm])[0]
 
     @property
+    def sided_axis(self) -> int:
+        """The axis that runs between left and right."""
+        return next(axis for axis, code in enumerate(self.orientation) if code in "LR")
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels, in the order the network takes them."""
         return tuple(entry.channel for entry in self.intensity)

@@ -11,7 +11,7 @@ import torch
 from medseg.core.errors import CheckpointError, PlanError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelMap, LabelSet
-from medseg.core.objects import Centres, ObjectPlan
+from medseg.core.objects import Centres, ObjectPlan, shared_plan
 from medseg.core.plan import Plan
 from medseg.core.volume import Volume
 from medseg.inference.decision import label_map_of, probabilities_of
@@ -96,6 +96,7 @@ class Predictor:
         _require_alike(checkpoints, chosen)
         first = checkpoints[0]
         known = first.fingerprint
+        objects = [one.objects for one in checkpoints if one.objects is not None]
         predictor = cls.of(
             [network_of(one).to(device) for one in checkpoints],
             plan=first.plan,
@@ -110,7 +111,7 @@ class Predictor:
                 mirror=mirror,
                 batch_size=batch_size,
             ),
-            objects=first.objects,
+            objects=shared_plan(objects) if objects else None,
         )
         return replace(predictor, modalities=dict(known.channels) if known else {})
 
@@ -240,6 +241,7 @@ def windows_of(
         overlap=overlap,
         batch_size=batch_size or plan.training.batch_size,
         mirror_axes=plan.training.mirror_axes if mirror else (),
+        sided_axis=plan.sided_axis,
         mirror_order=(*labels.output_mirror_order, *range(first, last)) if sided else None,
         # The heat comes first, the offsets along each axis after it.
         vector_outputs=tuple(range(first + 1, last)) if pointing else (),
@@ -258,6 +260,10 @@ def _as_volume_network(network: torch.nn.Module, spatial_dims: int) -> Network:
     return flat
 
 
+def _unsized(checkpoint: Checkpoint) -> ObjectPlan | None:
+    return checkpoint.objects and checkpoint.objects.unsized
+
+
 def _require_alike(checkpoints: Sequence[Checkpoint], paths: Sequence[Path]) -> None:
     """Refuse an ensemble whose members see scans differently or name other classes."""
     if not checkpoints:
@@ -266,7 +272,7 @@ def _require_alike(checkpoints: Sequence[Checkpoint], paths: Sequence[Path]) -> 
     for other, path in zip(checkpoints[1:], paths[1:], strict=True):
         same = (
             other.labels == first.labels
-            and other.objects == first.objects
+            and _unsized(other) == _unsized(first)
             and other.plan.channels == first.plan.channels
             and other.plan.spacing_mm == first.plan.spacing_mm
             and other.plan.orientation == first.plan.orientation

@@ -33,7 +33,8 @@ class WindowSettings:
         overlap: share of a window that the next one repeats, 0 up to (not including) 1.
         batch_size: windows that go through the network together.
         mirror_axes: axes (0, 1, 2) along which windows are also predicted mirrored, and averaged.
-        mirror_order: for each output, the output a mirror along axis 0 turns it into (left and
+        sided_axis: the axis that runs between left and right.
+        mirror_order: for each output, the output a mirror along that axis turns it into (left and
             right partners); None when no classes are partners.
         vector_outputs: outputs that are a vector's components along axes 0, 1 (and 2): a mirror
             turns the sign of its own.
@@ -43,6 +44,7 @@ class WindowSettings:
     overlap: float = 0.5
     batch_size: int = 1
     mirror_axes: tuple[int, ...] = ()
+    sided_axis: int = 0
     mirror_order: tuple[int, ...] | None = None
     vector_outputs: tuple[int, ...] = ()
 
@@ -128,7 +130,7 @@ def _mirrored(
     for flip in flips[1:]:
         dims = [axis + 2 for axis in flip]
         logits = network(windows_BCIJK.flip(dims)).flip(dims)
-        if 0 in flip and settings.mirror_order is not None:
+        if settings.sided_axis in flip and settings.mirror_order is not None:
             # A mirrored left kidney looks like a right one: give each back its side.
             logits = logits[:, list(settings.mirror_order)]
         for axis, output in enumerate(settings.vector_outputs):

@@ -20,7 +20,8 @@ from medseg.training.schedule import Budget, Schedule
 from medseg.training.state import TrainingState
 
 Loss = Callable[..., torch.Tensor]
-# Takes the image, its maps and a generator; returns what the network sees, then what the loss does.
+# Takes the image, its maps and a generator, and `annotated_BL` where there is one; returns what the
+# network sees, then what the loss does, `annotated_BL` last.
 Augmentation = Callable[..., tuple[torch.Tensor, ...]]
 # Steps whose time tells the pace: enough to even out a machine that is busy for a moment.
 _PACE_STEPS = 300
@@ -133,14 +134,18 @@ def _step(
 ) -> float | None:
     """Make one step; return its loss, or None when it was not finite and nothing was changed."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + state.step)
+    annotated_BL = batch.annotated_BL
+    known = {} if annotated_BL is None else {"annotated_BL": annotated_BL.to(device)}
     image_BCIJK, *maps_BIJK = recipe.augment(
         batch.image_BCIJK.to(device, non_blocking=True),
         *(one.to(device, non_blocking=True) for one in batch.maps),
         generator=generator,
+        **known,
     )
+    if known:
+        annotated_BL = maps_BIJK.pop()
     if recipe.flat:
         image_BCIJK, *maps_BIJK = (one[..., 0] for one in (image_BCIJK, *maps_BIJK))
-    annotated_BL = None if batch.annotated_BL is None else batch.annotated_BL.to(device)
     state.network.train()
     with _precision(device, bf16=recipe.bf16):
         logits_BLIJK = state.network(image_BCIJK)

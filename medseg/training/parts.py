@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 
 from medseg.core.plan import Triple
@@ -33,12 +34,25 @@ def network_for(job: Job) -> nn.Module:
     """Build the network: the plan's channels in, those of classes and objects out."""
     if job.choices.pretrain is not None:
         return reconstructor_for(job)
+    return _network(job, num_channels(job.plan, job.labels, job.choices.objects))
+
+
+def ends_of(job: Job, network: nn.Module) -> frozenset[str]:
+    """Return which of a job's weights make its outputs: those that one output more would change."""
+    # A second network draws its weights, too; a training must not notice.
+    with torch.random.fork_rng(devices=[]):
+        wider = _network(job, 1 + num_channels(job.plan, job.labels, job.choices.objects))
+    shapes = {name: weight.shape for name, weight in wider.state_dict().items()}
+    return frozenset(n for n, weight in network.state_dict().items() if weight.shape != shapes[n])
+
+
+def _network(job: Job, num_outputs: int) -> nn.Module:
     name, settings = job.choices.model
     return build_model(
         name,
         plan=job.plan,
         num_inputs=len(job.plan.channels),
-        num_outputs=num_channels(job.plan, job.labels, job.choices.objects),
+        num_outputs=num_outputs,
         settings=settings,
     )
 
@@ -84,6 +98,7 @@ def recipe_for(job: Job) -> Recipe:
         rotate_deg=chosen.rotate_deg,
         scale=chosen.scale,
         mirror_axes=plan.training.mirror_axes,
+        sided_axis=plan.sided_axis,
         mirror_order=labels.mirror_order if sided else None,
     )
     augment = Augment(

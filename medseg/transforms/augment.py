@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from medseg.core.errors import ConfigError
+from medseg.transforms.blur import blurred
 
 Triple = tuple[int, int, int]
 
@@ -25,7 +26,8 @@ class SpatialAugment:
         rotate_deg: largest rotation about each axis; only about k for 2D patches.
         scale: smallest and largest zoom.
         mirror_axes: axes (0, 1, 2) flipped with probability 1/2 each.
-        mirror_order: for each class index, the index that a flip of axis 0 turns it into.
+        sided_axis: the axis that runs between left and right.
+        mirror_order: for each class index, the index that a flip of that axis turns it into.
     """
 
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -33,6 +35,7 @@ class SpatialAugment:
     rotate_deg: float = 15.0
     scale: tuple[float, float] = (0.8, 1.25)
     mirror_axes: tuple[int, ...] = (0, 1, 2)
+    sided_axis: int = 0
     mirror_order: tuple[int, ...] | None = None
 
 
@@ -86,7 +89,11 @@ class Augment:
                 raise ConfigError(f"augment.{name}={share}: expected a probability, 0 to 1")
 
     def __call__(
-        self, image_BCIJK: torch.Tensor, *maps_BIJK: torch.Tensor, generator: torch.Generator
+        self,
+        image_BCIJK: torch.Tensor,
+        *maps_BIJK: torch.Tensor,
+        generator: torch.Generator,
+        annotated_BL: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """Augment a batch.
 
@@ -95,9 +102,11 @@ class Augment:
             maps_BIJK: integers on the same grid: the label map, then what only moves along with
                 it, such as ids of objects.
             generator: on the CPU.
+            annotated_BL: which classes were annotated; None: all.
 
         Returns:
-            Image and maps of `patch_vox`.
+            Image and maps of `patch_vox`; last, where it was given, `annotated_BL`, in which the
+            classes of a mirrored patch have changed sides as they have in the label map.
         """
         image_BCIJK, maps_BMIJK = warp(
             image_BCIJK,
@@ -106,11 +115,20 @@ class Augment:
             patch_vox=self.patch_vox,
             generator=generator,
         )
-        image_BCIJK, maps_BMIJK = mirror(image_BCIJK, maps_BMIJK, self.spatial, generator=generator)
+        image_BCIJK, maps_BMIJK, turned_B = mirror(
+            image_BCIJK, maps_BMIJK, self.spatial, generator=generator
+        )
         image_BCIJK = vary_intensity(image_BCIJK, self.intensity, generator=generator)
         if self.channel_dropout and image_BCIJK.shape[1] > 1:
             image_BCIJK = drop_channels(image_BCIJK, self.channel_dropout, generator=generator)
-        return image_BCIJK, *maps_BMIJK.unbind(1)
+        if annotated_BL is None:
+            return image_BCIJK, *maps_BMIJK.unbind(1)
+        if self.spatial.mirror_order is not None:
+            other_BL = annotated_BL[:, list(self.spatial.mirror_order)]
+            annotated_BL = torch.where(
+                turned_B.to(other_BL.device)[:, None], other_BL, annotated_BL
+            )
+        return image_BCIJK, *maps_BMIJK.unbind(1), annotated_BL
 
 
 def warp(
@@ -154,9 +172,15 @@ def mirror(
     spatial: SpatialAugment,
     *,
     generator: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flip patches along the mirror axes; in the first map, classes with a partner change sides."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Flip patches along the mirror axes; in the first map, classes with a partner change sides.
+
+    Returns:
+        Image and maps, and in which patches (B, bool, on the CPU) sides have changed.
+    """
     flips = torch.rand((len(image_BCIJK), 3), generator=generator) < 0.5
+    sided = spatial.mirror_order is not None and spatial.sided_axis in spatial.mirror_axes
+    turned_B = flips[:, spatial.sided_axis] & sided
     image, maps = list(image_BCIJK), list(maps_BMIJK)
     for patch in range(len(image)):
         axes = [axis for axis in spatial.mirror_axes if flips[patch, axis]]
@@ -164,9 +188,9 @@ def mirror(
             continue
         image[patch] = image[patch].flip([axis + 1 for axis in axes])
         maps[patch] = maps[patch].flip([axis + 1 for axis in axes])
-        if 0 in axes and spatial.mirror_order is not None:
+        if turned_B[patch] and spatial.mirror_order is not None:
             maps[patch][0] = _swap_sides(maps[patch][0], spatial.mirror_order)
-    return torch.stack(image), torch.stack(maps)
+    return torch.stack(image), torch.stack(maps), turned_B
 
 
 def vary_intensity(
@@ -201,7 +225,7 @@ def _vary_patch(
     """Vary one patch; a draw is a pair of uniform numbers: whether, and how much."""
     noise, blur, brightness, contrast, gamma = draws
     if blur[0] < settings.blur:
-        image_CIJK = _blur(image_CIJK, _between(settings.blur_sigma_vox, blur[1]))
+        image_CIJK = blurred(image_CIJK, _between(settings.blur_sigma_vox, blur[1]))
     if noise[0] < settings.noise:
         field_CIJK = torch.randn(image_CIJK.shape, generator=generator).to(image_CIJK)
         image_CIJK = image_CIJK + field_CIJK * (settings.noise_std * noise[1])
@@ -219,25 +243,6 @@ def _gamma(image_CIJK: torch.Tensor, power: float) -> torch.Tensor:
     low = image_CIJK.amin(dim=(1, 2, 3), keepdim=True)
     reach = (image_CIJK.amax(dim=(1, 2, 3), keepdim=True) - low).clamp_min(1e-6)
     return ((image_CIJK - low) / reach).pow(power) * reach + low
-
-
-def _blur(image_CIJK: torch.Tensor, sigma_vox: float) -> torch.Tensor:
-    """Blur with a separable Gaussian of three deviations' reach."""
-    reach = max(1, round(3 * sigma_vox))
-    offsets = torch.arange(-reach, reach + 1, device=image_CIJK.device, dtype=image_CIJK.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma_vox) ** 2)
-    kernel = kernel / kernel.sum()
-    blurred = image_CIJK[:, None]
-    for axis in range(3):
-        if image_CIJK.shape[axis + 1] == 1:
-            continue
-        shape, padding = [1, 1, 1, 1, 1], [0, 0, 0]
-        shape[axis + 2], padding[axis] = len(offsets), reach
-        edges = [amount for pad in reversed(padding) for amount in (pad, pad)]
-        blurred = functional.conv3d(
-            functional.pad(blurred, edges, mode="replicate"), kernel.reshape(shape)
-        )
-    return blurred[:, 0]
 
 
 def _draw_matrices(
