@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -96,6 +97,13 @@ def test_what_is_damaged_is_a_row_with_a_code_and_exit_code_3(source, volume):
     ]
     # The row names the place; nothing above the source is told.
     assert str(source) not in json.dumps(report)
+
+
+def test_a_file_of_several_time_points_is_none_of_our_volumes_and_not_damaged(source):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 2), np.int16), np.eye(4)), source / "f.nii")
+    code, report = checked(source)
+    assert code == 0
+    assert rows(report)[1] == ("f.nii", "", "other", "NII-023")
 
 
 def test_pixels_are_decoded_unless_told_not_to(source):

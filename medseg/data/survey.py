@@ -22,6 +22,8 @@ Spacing = tuple[float, float, float]
 _Placed = tuple[Geometry, tuple[Finding, ...]]
 # What somebody may train on; the pixels of scouts are nobody's concern.
 _SCANS: tuple[Verdict, ...] = ("volume", "slice")
+# Whole files that hold something else than one volume: time points, a matrix, a line.
+_NO_VOLUME = frozenset({"NII-008", "NII-023", "NRD-004"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Surveyed:
         modality: as DICOM says it; empty for files that are no DICOM.
         description: SeriesDescription; free text, so it is shown on a screen and kept nowhere.
         num_files: how many belong to it.
-        verdict: `volume`, `slice` (one), `localizer`, `damaged`, `other` (never a volume).
+        verdict: `volume`, `slice` (one), `localizer`, `damaged`, `other` (never one volume).
         reason: why it is no volume, with its code and what to do; of a volume, which of its files
             were not needed.
         shape, spacing_mm: along i, j, k; None where it cannot be placed.
@@ -121,7 +123,7 @@ def survey(source: Path, *, pixels: bool = True, num_workers: int | None = None)
         try:
             headers = scan_headers(path)
         except MedsegError as refusal:
-            scans.append(_damaged(path, source, refusal))
+            scans.append(_refused(path, source, refusal))
             continue
         scans += _dicom(headers, source, pixels=pixels)
         noticed += (finding for file, finding in headers.noticed if file.path not in files)
@@ -186,7 +188,7 @@ def _read_file(path: Path) -> _Placed:
 
 def _file(path: Path, source: Path, outcome: _Placed | MedsegError) -> Surveyed:
     if isinstance(outcome, MedsegError):
-        return _damaged(path, source, outcome)
+        return _refused(path, source, outcome)
     geometry, findings = outcome
     return Surveyed(
         place=_relative(path, source),
@@ -198,11 +200,12 @@ def _file(path: Path, source: Path, outcome: _Placed | MedsegError) -> Surveyed:
     )
 
 
-def _damaged(path: Path, source: Path, refusal: MedsegError) -> Surveyed:
+def _refused(path: Path, source: Path, refusal: MedsegError) -> Surveyed:
     # The place is told already; what lies above the source is nobody's concern.
     fault = refusal.message.removeprefix(f"{path}: ")
     reason = str(ReadError(fault, code=refusal.code, hint=refusal.hint))
-    return Surveyed(place=_relative(path, source), verdict="damaged", reason=reason)
+    verdict: Verdict = "other" if refusal.code in _NO_VOLUME else "damaged"
+    return Surveyed(place=_relative(path, source), verdict=verdict, reason=reason)
 
 
 def _place(series: Series, source: Path) -> str:
