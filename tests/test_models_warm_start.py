@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from small_networks import SHALLOW, make_plan
 from torch import nn
 
 from medseg.core.errors import CheckpointError
+from medseg.models.checkpoint import RECONSTRUCTION
+from medseg.models.registry import build_model
 from medseg.models.tensor_file import save_tensors
 from medseg.models.warm_start import copy_fitting, inflate, load_warm_start
 
@@ -48,6 +51,33 @@ def test_layers_inside_are_never_inflated():
     assert not found.taken
     assert not found.inflated
     assert inflate(source["weight"], 2).shape == (4, 2, 3, 3, 3)
+
+
+@pytest.mark.parametrize("name", ["unet", "resunet", "mednext"])
+def test_outputs_as_many_as_channels_are_not_taken_for_channels(name):
+    """Transposed convolutions count outputs where others count inputs."""
+    plan, settings = make_plan(), SHALLOW.get(name, {})
+    source, target = (
+        build_model(name, plan=plan, num_inputs=1, num_outputs=outputs, settings=settings)
+        for outputs in (3, 1)
+    )
+    found = copy_fitting(source.state_dict(), target, num_inputs=1)
+    assert not found.inflated
+    assert found.missing
+
+
+def test_outputs_that_were_images_begin_at_random_where_their_number_fits(tmp_path):
+    source, target = network(2, 2, 0), network(2, 2, 1)
+    before = target.state_dict()["2.weight"].clone()
+    kept = {"weights": source.state_dict(), "trained_with": {"objective": RECONSTRUCTION}}
+    save_tensors(kept, tmp_path / "model.pt")
+    ends = {"2.weight", "2.bias"}
+    found = load_warm_start(tmp_path, target, num_inputs=2, ends=ends)
+    assert found.taken == ("0.weight", "0.bias", "1.weight")
+    assert found.missing == found.unused == ("2.weight", "2.bias")
+    assert torch.equal(target.state_dict()["2.weight"], before)
+    save_tensors({**kept, "trained_with": {"objective": "classes"}}, tmp_path / "model.pt")
+    assert not load_warm_start(tmp_path, target, num_inputs=2, ends=ends).missing
 
 
 def test_a_file_of_which_nothing_fits_is_refused(tmp_path):

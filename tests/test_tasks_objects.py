@@ -126,6 +126,7 @@ def test_a_resumed_training_may_not_change_its_way(dataset, tmp_path, capsys):
         (["task=panoptic"], "LBL-015 .*no class of .'cell'. is declared as things"),
         (["task=instance", "things=[nucleus]"], "LBL-013 .*'nucleus' is no class"),
         (["task=objects"], "expected semantic, instance or panoptic"),
+        (["instance=distance"], "instance=distance: tells no objects apart with task=semantic"),
         (["things=[cell]"], "with task=instance or task=panoptic"),
         (["task=instance", "instance.least_ml=-1"], "a size of 0 or more, or null"),
     ],

@@ -120,6 +120,28 @@ def test_resuming_goes_the_same_way_and_refuses_another_one(dataset, tmp_path, c
         assert torch.equal(value, weights(parts)[name])
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("loss.class_weights=[1,2,3]", "class_weights"),
+        ("model=dynunet model.nrom=batch", "nrom"),
+        ("training.regions={all:[box,sphere]}", "sphere"),
+        ("training.init=/nowhere", "CKP-001"),
+        ("training.mean_teacher={}", "MAN-008"),
+        ("instance=centre", "expected task=instance or task=panoptic"),
+    ],
+)
+def test_settings_that_cannot_be_trained_are_refused_before_cases_are_prepared(
+    dataset, tmp_path, capsys, monkeypatch, word, said
+):
+    def prepare(*_, **__):
+        pytest.fail("cases were prepared")
+
+    monkeypatch.setattr("medseg.training.preparation.prepare_cases", prepare)
+    assert train(dataset, *word.split(), f"output={tmp_path / 'run'}") == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_folder_without_a_training_is_not_resumed(dataset, tmp_path, capsys):
     assert train(dataset, "training.resume=true", f"output={tmp_path / 'x'}") == 2
     assert "x: holds no training to resume" in capsys.readouterr().err

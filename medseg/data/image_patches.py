@@ -3,6 +3,7 @@
 Axes: B patch, C channel, IJK voxel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,12 +35,7 @@ class ImageSampler:
     seed: int
 
     def __post_init__(self) -> None:
-        if not self.cases:
-            raise ManifestError(
-                "no scan to learn from without labels",
-                code="MAN-008",
-                hint="cases of split: unlabelled are taken for this",
-            )
+        require_scans(self.cases)
 
     def draw(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
@@ -64,6 +60,20 @@ class ImageSampler:
         margin = [(c - p) // 2 for c, p in zip(self.context_vox, self.patch_vox, strict=True)]
         first = [s - m for s, m in zip(start, margin, strict=True)]
         return cut(case.open_image(), first, self.context_vox)
+
+
+def require_scans(cases: Sequence[object]) -> None:
+    """Refuse to learn without labels from no scan at all.
+
+    Raises:
+        ManifestError: MAN-008.
+    """
+    if not cases:
+        raise ManifestError(
+            "no scan to learn from without labels",
+            code="MAN-008",
+            hint="cases of split: unlabelled are taken for this",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

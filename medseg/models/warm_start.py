@@ -1,6 +1,6 @@
 """Weights of another network to begin from: what fits is taken, what does not is told."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.core.errors import CheckpointError
+from medseg.models.checkpoint import RECONSTRUCTION
 from medseg.models.tensor_file import load_newest
 
 # Names of weights that a line of the report holds before it ends in a count.
@@ -44,16 +45,20 @@ class WarmStart:
         return told
 
 
-def load_warm_start(path: Path, network: nn.Module, *, num_inputs: int) -> WarmStart:
+def load_warm_start(
+    path: Path, network: nn.Module, *, num_inputs: int, ends: Collection[str] = ()
+) -> WarmStart:
     """Copy into a network what fits of a checkpoint of any kind, `model.pt` or its folder.
 
     A tensor fits where name and shape are the same. Where only the number of image channels
-    differs, the filters of the first convolutions are inflated: see `inflate`.
+    differs, the filters of the first convolutions are inflated: see `inflate`. What ended in images
+    is left: it fits a network with as many classes as channels, and knows nothing of them.
 
     Args:
         path: of the checkpoint.
         network: changed in place.
         num_inputs: its image channels.
+        ends: names of the weights that make its outputs.
 
     Raises:
         CheckpointError: CKP-001 to CKP-003 as in `load_newest`; CKP-006 nothing fits.
@@ -65,7 +70,8 @@ def load_warm_start(path: Path, network: nn.Module, *, num_inputs: int) -> WarmS
         raise CheckpointError(
             f"{path}: holds no weights to begin from; expected a model.pt", code="CKP-006"
         )
-    found = copy_fitting(offered, network, num_inputs=num_inputs)
+    drew_images = value.get("trained_with", {}).get("objective") == RECONSTRUCTION
+    found = copy_fitting(offered, network, num_inputs=num_inputs, left=ends if drew_images else ())
     if not found.taken and not found.inflated:
         raise CheckpointError(
             f"{path}: none of its {len(offered)} weights fits the network",
@@ -77,19 +83,29 @@ def load_warm_start(path: Path, network: nn.Module, *, num_inputs: int) -> WarmS
 
 @torch.no_grad()
 def copy_fitting(
-    offered: Mapping[str, Tensor], network: nn.Module, *, num_inputs: int
+    offered: Mapping[str, Tensor],
+    network: nn.Module,
+    *,
+    num_inputs: int,
+    left: Collection[str] = (),
 ) -> WarmStart:
-    """Copy the tensors that fit; see `load_warm_start`."""
+    """Copy the tensors that fit but for those to be left; see `load_warm_start`."""
     own = network.state_dict()
+    # Their filters count outputs where those of others count inputs.
+    growing = {
+        f"{name}.weight"
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d)
+    }
     taken, inflated = [], []
     for name, target in own.items():
         source = offered.get(name)
-        if source is None:
+        if source is None or name in left:
             continue
         if source.shape == target.shape:
             target.copy_(source)
             taken.append(name)
-        elif _differs_in_channels(source, target, num_inputs):
+        elif name not in growing and _differs_in_channels(source, target, num_inputs):
             target.copy_(inflate(source, num_inputs))
             inflated.append(name)
     used = {*taken, *inflated}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from medseg.core.errors import CheckpointError
+from medseg.data.image_patches import require_scans
 from medseg.data.patches import Batch, batches, workers_named
 from medseg.data.raters import training_targets
 from medseg.data.splits import split_cases
@@ -20,7 +21,7 @@ from medseg.runtime.interrupt import Interruption
 from medseg.training.job import Job
 from medseg.training.loop import fit
 from medseg.training.object_sizes import with_least_size
-from medseg.training.parts import checkpoint_of, network_for, recipe_for, sampler_for
+from medseg.training.parts import checkpoint_of, ends_of, network_for, recipe_for, sampler_for
 from medseg.training.pictures import draw_curves, draw_overlays
 from medseg.training.preparation import Preparation, Validation
 from medseg.training.pretraining import scans_without_labels
@@ -104,18 +105,21 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
         learnt = scans_without_labels(job, split)
         # How well hidden parts are filled in is no score of a class: nothing is validated.
         split = replace(split, validation=())
-    training = prepare(learnt)
-    job = with_least_size(job, training)
     teaching = choices.mean_teacher is not None
-    unlabelled = prepare(job.manifest.unlabelled_cases) if teaching else []
-    validation = Validation(job.manifest, prepare(split.validation), choices.validation_cases)
-    state = _begin(job, device=device)
+    if teaching:
+        require_scans(job.manifest.unlabelled_cases)
+    # What settings alone can get wrong is refused before cases are prepared, which takes long.
+    recipe, state = recipe_for(job), _begin(job, device=device)
     if resume:
         state.load(_saved_state(workplace))
         workplace.progress.shown.write(f"goes on after step {state.step}")
     elif choices.init is not None:
         _warm_start(job, choices.init, state, workplace)
     cost = _tell_cost(job, state.network, workplace)
+    training = prepare(learnt)
+    job = with_least_size(job, training)
+    unlabelled = prepare(job.manifest.unlabelled_cases) if teaching else []
+    validation = Validation(job.manifest, prepare(split.validation), choices.validation_cases)
     sampler = sampler_for(job, training, unlabelled)
 
     def source(first: int) -> Iterator[Batch]:
@@ -143,7 +147,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
         fit(
             state,
             source,
-            recipe=recipe_for(job),
+            recipe=recipe,
             device=device,
             interruption=workplace.interruption,
             after_step=session.after_step,
@@ -187,7 +191,9 @@ def _begin(job: Job, *, device: torch.device) -> TrainingState:
 
 def _warm_start(job: Job, init: Path, state: TrainingState, workplace: Workplace) -> None:
     """Begin from the weights of another network, as far as they fit, and say what did not."""
-    found = load_warm_start(init, state.network, num_inputs=len(job.plan.channels))
+    # A network that goes on filling in images keeps what made them.
+    ends = ends_of(job, state.network) if job.choices.pretrain is None else ()
+    found = load_warm_start(init, state.network, num_inputs=len(job.plan.channels), ends=ends)
     state.average = WeightAverage(state.network)
     if job.choices.frozen_steps:
         state.frozen = found.taken + found.inflated
