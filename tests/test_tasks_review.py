@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.core.errors import ConfigError, ReadError
+from medseg.core.errors import ConfigError, ManifestError, ReadError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import label_set
 from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
 from medseg.core.volume import Volume
+from medseg.data.case import Case, Channel
+from medseg.data.manifest import Manifest, write_manifest
 from medseg.inference.disagreement import disagreement_on
 from medseg.inference.predictor import Predictor, windows_of
 from medseg.inference.sources import Source
+from medseg.tasks import review
 from medseg.tasks.review import rank_sources, write_review
 
 LABELS = label_set({"bright": 1})
@@ -149,3 +152,26 @@ def test_overlapping_regions_are_compared_one_by_one():
     found = disagreement_on(bars(0, 2, 4, 6), members)
     assert found.by_class["whole"] == pytest.approx(0, abs=1e-6)
     assert found.by_class["inner"] == pytest.approx(1 - 2 * 1 / 3, abs=1e-6)
+
+
+def test_what_was_trained_on_suv_reviews_scans_in_suv_alone(tmp_path, monkeypatch):
+    in_suv = replace(ensemble(Above(1), Above(2)), modalities={"PET": "SUV"})
+    asked = []
+    monkeypatch.setattr(review, "sources_in", lambda _, *, suv: asked.append(suv))
+    for one in (in_suv, replace(in_suv, modalities={"PET": "PT"})):
+        review.unlabelled_sources(tmp_path, one)
+    assert asked == [True, False]
+
+    case = Case(case_id="a", patient_id="a", images={"PET": "a.nii"}, labels=(), split="unlabelled")
+    activity = Manifest(
+        name="pool",
+        data_root=tmp_path,
+        channels=(Channel(name="PET", modality="PT"),),
+        labels=LABELS,
+        reference_channel="PET",
+        spatial_dims=3,
+        cases=(case,),
+    )
+    write_manifest(activity, tmp_path / "manifest.json")
+    with pytest.raises(ManifestError, match="SCN-010"):
+        review.unlabelled_sources(tmp_path, in_suv)

@@ -2,13 +2,14 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medseg.config import load_plugins, require, settings
 from medseg.core.errors import EXIT_SOME_FAILED, MedsegError
+from medseg.data.case import SUV
 from medseg.data.manifest import read_manifest
 from medseg.inference.disagreement import Disagreement, disagreement_on, require_several
 from medseg.inference.predictor import Predictor
@@ -39,6 +40,7 @@ def main(config: Any) -> int:
     load_plugins(chosen["plugins"])
     named = require(chosen, "checkpoint", "model.pt of every member, as a list")
     output = Path(require(chosen, "output", "folder for review.csv"))
+    pool = Path(require(chosen, "unlabelled", "a manifest, a scan, or a folder of scans"))
     uri = chosen["mlflow"]["uri"]
     paths = [
         resolve_checkpoint(str(one), uri=uri)
@@ -57,7 +59,8 @@ def main(config: Any) -> int:
             digests={f"checkpoint_{n}": digest_of(path) for n, path in enumerate(paths)},
             settings={"overlap": chosen["overlap"]},
         )
-        ranked = rank_sources(_sources(chosen), ensemble)
+        root = chosen["data_root"] and Path(chosen["data_root"])
+        ranked = rank_sources(unlabelled_sources(pool, ensemble, data_root=root), ensemble)
         write_review(ranked, output / "review.csv")
     _show(ranked, output)
     return EXIT_SOME_FAILED if any(one.found is None for one in ranked) else 0
@@ -81,6 +84,27 @@ def rank_sources(sources: Sequence[Source], ensemble: Predictor) -> list[Reviewe
     return sorted(reviewed, key=_place)
 
 
+def unlabelled_sources(
+    path: Path, ensemble: Predictor, *, data_root: Path | None = None
+) -> list[Source]:
+    """Find what to review, in the units that the ensemble was trained on.
+
+    Args:
+        path: a manifest, whose unlabelled cases are taken, a scan, or a folder of scans.
+        ensemble: DICOM is turned into SUV where it was trained on that.
+        data_root: folder the manifest's paths start from; None: what the manifest says.
+
+    Raises:
+        ManifestError: SCN-010, a dataset in another unit of PET.
+        ReadError, ConfigError: as `sources_in` and `sources_of_manifest`.
+    """
+    known = ensemble.modalities
+    if path.suffix == ".json" or (path / "manifest.json").exists():
+        manifest = read_manifest(path, data_root=data_root)
+        return sources_of_manifest(manifest, "unlabelled", trained_on=known)
+    return sources_in(path, suv=SUV in known.values())
+
+
 def write_review(ranked: Sequence[Reviewed], path: Path) -> None:
     """Write `review.csv`: a row a scan, the one to annotate first on top."""
     names = next((list(one.found.by_class) for one in ranked if one.found is not None), [])
@@ -96,14 +120,6 @@ def write_review(ranked: Sequence[Reviewed], path: Path) -> None:
         values = [one.found.score, one.found.mutual_information, *one.found.by_class.values()]
         writer.writerow([rank, one.case_id, *map(_number, values), one.message])
     write_text(out.getvalue(), path)
-
-
-def _sources(chosen: Mapping[str, Any]) -> list[Source]:
-    path = Path(require(chosen, "unlabelled", "a manifest, a scan, or a folder of scans"))
-    if path.suffix == ".json" or (path / "manifest.json").exists():
-        root = chosen["data_root"] and Path(chosen["data_root"])
-        return sources_of_manifest(read_manifest(path, data_root=root), "unlabelled")
-    return sources_in(path)
 
 
 def _place(one: Reviewed) -> tuple[bool, float, float, str]:
