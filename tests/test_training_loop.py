@@ -114,6 +114,27 @@ def test_the_loss_hears_which_side_of_a_mirrored_patch_was_annotated():
     assert all(known[side] and not known[3 - side] for side, known in heard)
 
 
+def test_running_means_of_frozen_layers_stay_until_they_thaw():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.BatchNorm3d(4), torch.nn.Conv3d(4, 2, 1)
+    )
+    state = TrainingState(
+        network=network,
+        optimizer=torch.optim.AdamW(network.parameters(), lr=1e-2),
+        average=WeightAverage(network),
+        num_steps=6,
+        frozen=tuple(name for name in network.state_dict() if name[0] in "01"),
+    )
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    train(state, 6, stop_at=4, frozen_steps=4)
+    for held in (network.state_dict(), state.average.weights):
+        changed = {name for name, value in held.items() if not torch.equal(value, before[name])}
+        assert changed == {"2.weight", "2.bias"}
+    train(state, 6, frozen_steps=4)
+    assert not torch.equal(network.state_dict()["1.running_mean"], before["1.running_mean"])
+
+
 def test_a_signal_stops_between_two_steps():
     state = begin(50)
     assert len(train(state, 50, stop_at=5)) == 5

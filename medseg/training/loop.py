@@ -147,6 +147,8 @@ def _step(
     if recipe.flat:
         image_BCIJK, *maps_BIJK = (one[..., 0] for one in (image_BCIJK, *maps_BIJK))
     state.network.train()
+    if state.step < recipe.frozen_steps:
+        _still(state)
     with _precision(device, bf16=recipe.bf16):
         logits_BLIJK = state.network(image_BCIJK)
     loss = recipe.loss(logits_BLIJK, *maps_BIJK, annotated_BL=annotated_BL)
@@ -163,6 +165,14 @@ def _step(
         return None
     state.optimizer.step()
     return float(loss.detach())
+
+
+def _still(state: TrainingState) -> None:
+    """Let frozen layers that keep running means use these, and leave them as they are."""
+    frozen = frozenset(state.frozen)
+    for name, layer in state.network.named_modules():
+        if f"{name}.running_mean" in frozen:
+            layer.eval()
 
 
 def _hold(state: TrainingState) -> None:

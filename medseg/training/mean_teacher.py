@@ -73,7 +73,7 @@ class Consistency:
         """Return the weighted mean squared difference of the two sets of probabilities.
 
         Args:
-            state: its network is left in training mode; its average is the teacher.
+            state: its network, in training mode and left so; its average is the teacher.
             image_BCIJK: patches that nobody labelled, as cut out.
             generator: on the CPU.
         """
@@ -81,10 +81,12 @@ class Consistency:
         moved = replace(self.augment, intensity=_AS_IT_IS)
         image_BCIJK = moved(image_BCIJK, nothing_BIJK, generator=generator)[0]
         views = [self._varied(image_BCIJK, generator) for _ in range(2)]
+        # The pupil first, in the mode that the step has chosen layer by layer.
+        found = self._probabilities(state.network(views[1]))
         with torch.no_grad():
             network = state.network.eval()
             wanted = self._probabilities(_taught(network, state.average.weights, views[0]))
-        found = self._probabilities(state.network.train()(views[1]))
+        state.network.train()
         return self.settings.weight_at(state.step) * (found - wanted).square().mean()
 
     def _varied(self, image_BCIJK: Tensor, generator: torch.Generator) -> Tensor:
