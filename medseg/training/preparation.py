@@ -48,6 +48,9 @@ class Preparation:
             "reference_channel": self.manifest.reference_channel,
             "consensus": self.manifest.consensus,
         }
+        if self.zero_missing:
+            # A training that wants every channel must not find a case here that lacks one.
+            recipe["zero_missing"] = True
         if self.ids_of is not None:
             recipe["ids_of"] = self.ids_of.to_json()
         return prepare_cases(
