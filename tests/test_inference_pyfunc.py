@@ -13,6 +13,7 @@ from mlflow.models import Model
 from medseg.core.errors import CheckpointError, ReadError
 from medseg.core.labels import LabelSet
 from medseg.inference.predictor import Predictor
+from medseg.io.formats import read_volume
 from medseg.tracking.runs import save_model
 
 LABELS = LabelSet.from_json({"labels": [{"name": "bright", "values": 7}]})
@@ -20,6 +21,8 @@ LABELS = LabelSet.from_json({"labels": [{"name": "bright", "values": 7}]})
 
 class BrightIsOne:
     """A network's stand-in: what is brighter than a half is class 1."""
+
+    in_suv = False
 
     def segment(self, volume):
         label_map = (volume.voxels[0] > 0.5).astype(np.uint8)
@@ -83,6 +86,20 @@ def test_masks_go_where_and_in_the_format_that_is_asked(model, scan, tmp_path):
     masks = model.predict([str(scan)], params=asked)["mask"]
     assert list(masks) == [str(tmp_path / "masks" / "a b;$(1)=,é.nii")]
     assert nib.load(masks[0]).shape == (5, 6, 7)
+
+
+@pytest.mark.parametrize("in_suv", [False, True])
+def test_a_model_of_suv_reads_scans_in_suv(model, scan, monkeypatch, in_suv):
+    asked = []
+
+    def read(path, *, suv):
+        asked.append(suv)
+        return read_volume(path, suv=suv)
+
+    monkeypatch.setattr(BrightIsOne, "in_suv", in_suv)
+    monkeypatch.setattr("medseg.inference.pyfunc.read_volume", read)
+    model.predict([str(scan)])
+    assert asked == [in_suv]
 
 
 def test_two_scans_of_one_name_never_share_a_mask(model, scan, tmp_path):

@@ -114,6 +114,17 @@ def test_more_channels_than_before_are_told_and_inflated(dataset, tmp_path, caps
     assert "begins at random" not in told
 
 
+def test_a_last_layer_that_drew_images_is_left_where_classes_are_as_many_as_channels(
+    tmp_path, capsys
+):
+    # Two channels; background and box.
+    dataset, pretrained = write_dataset(tmp_path / "two", num_channels=2), tmp_path / "pretrained"
+    assert train(dataset, pretrained, "experiment=pretrain", "training.max_steps=1") == 0
+    words = (f"training.init={pretrained}", "training.max_steps=2", "training.frozen_steps=1")
+    assert train(dataset, tmp_path / "tuned", *words) == 0
+    assert "begins at random: network.model." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "word",
     [

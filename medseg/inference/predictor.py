@@ -14,6 +14,7 @@ from medseg.core.labels import LabelMap, LabelSet
 from medseg.core.objects import Centres, ObjectPlan, shared_plan
 from medseg.core.plan import Plan
 from medseg.core.volume import Volume
+from medseg.data.case import SUV
 from medseg.inference.decision import label_map_of, probabilities_of
 from medseg.inference.objects import objects_on
 from medseg.inference.restore import restore, restore_label_map
@@ -137,6 +138,11 @@ class Predictor:
             channel_dropout=channel_dropout,
             objects=objects,
         )
+
+    @property
+    def in_suv(self) -> bool:
+        """Whether the networks were trained on SUV, which DICOM in activity is turned into."""
+        return SUV in self.modalities.values()
 
     def segment(self, scan: Volume, *, probabilities: bool = False) -> Segmentation:
         """Segment one scan.

@@ -46,7 +46,7 @@ class ScanSegmenter:
         return pd.DataFrame({"mask": [str(mask) for mask in masks]})
 
     def _segment(self, scan: Path, mask: Path) -> None:
-        found = self._predictor.segment(read_volume(scan))
+        found = self._predictor.segment(read_volume(scan, suv=self._predictor.in_suv))
         mask.parent.mkdir(parents=True, exist_ok=True)
         write_label_map(
             found.label_map, mask, geometry=found.geometry, labels=found.labels, source=scan

@@ -8,7 +8,6 @@ import torch
 
 from medseg.config import load_plugins, require, settings
 from medseg.core.errors import EXIT_SOME_FAILED, CheckpointError, ConfigError
-from medseg.data.case import SUV
 from medseg.data.manifest import read_manifest
 from medseg.inference.batch import (
     Outcome,
@@ -122,7 +121,7 @@ def _sources(chosen: Mapping[str, Any], predictor: Predictor) -> list[Source]:
             "expected input= (a scan or a folder) or manifest=, one of the two", code="CFG-003"
         )
     if chosen["input"] is not None:
-        return sources_in(Path(chosen["input"]), suv=SUV in predictor.modalities.values())
+        return sources_in(Path(chosen["input"]), suv=predictor.in_suv)
     missing = chosen["missing"]
     if missing not in ("fail", "zero"):
         raise ConfigError(f"missing={missing}: expected fail or zero")

@@ -9,7 +9,6 @@ from typing import Any
 
 from medseg.config import load_plugins, require, settings
 from medseg.core.errors import EXIT_SOME_FAILED, MedsegError
-from medseg.data.case import SUV
 from medseg.data.manifest import read_manifest
 from medseg.inference.disagreement import Disagreement, disagreement_on, require_several
 from medseg.inference.predictor import Predictor
@@ -98,11 +97,10 @@ def unlabelled_sources(
         ManifestError: SCN-010, a dataset in another unit of PET.
         ReadError, ConfigError: as `sources_in` and `sources_of_manifest`.
     """
-    known = ensemble.modalities
     if path.suffix == ".json" or (path / "manifest.json").exists():
         manifest = read_manifest(path, data_root=data_root)
-        return sources_of_manifest(manifest, "unlabelled", trained_on=known)
-    return sources_in(path, suv=SUV in known.values())
+        return sources_of_manifest(manifest, "unlabelled", trained_on=ensemble.modalities)
+    return sources_in(path, suv=ensemble.in_suv)
 
 
 def write_review(ranked: Sequence[Reviewed], path: Path) -> None:
