@@ -6,6 +6,7 @@ Axes: B batch, L label, R region, IJK voxels.
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from medseg.cli import main
-from medseg.core.errors import LabelError
+from medseg.core.errors import ConfigError, LabelError
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelSet, label_set
 from medseg.core.regions import Region
@@ -25,6 +26,7 @@ from medseg.inference.restore import restore_label_map
 from medseg.losses.regions import REGION_IGNORE_INDEX, RegionLoss
 from medseg.losses.registry import build_loss, loss_names
 from medseg.models.checkpoint import load_checkpoint
+from medseg.training.parts import loss_for
 
 CLASSES = label_set({"edema": 1, "necrosis": 2, "enhancing": 4})
 REGIONS = (
@@ -202,6 +204,21 @@ def test_a_region_counts_only_where_all_its_classes_were_annotated():
     assert loss < 1e-4
     assert not logits.grad[:, :2].any()
     assert loss_of()(logits, label) > 0.3
+
+
+@pytest.mark.parametrize("outputs", ["classes", "regions"])
+def test_a_fingerprint_of_other_classes_than_the_labels_weighs_none(outputs):
+    """Such as one from before a class was added to the manifest."""
+    job = SimpleNamespace(
+        labels=replace(NESTED, outputs=outputs),
+        plan=SimpleNamespace(voxel_edges=(1.0, 1.0, 1.0)),
+        fingerprint=SimpleNamespace(class_share=(0.9, 0.1)),
+        choices=SimpleNamespace(loss=("dice_ce", {})),
+    )
+    assert loss_for(job) is not None
+    job.choices.loss = ("dice_ce", {"class_weights": "inverse"})
+    with pytest.raises(ConfigError, match=r"needs a fingerprint\.json of these classes"):
+        loss_for(job)
 
 
 @pytest.fixture

@@ -95,8 +95,8 @@ def _weights_by_rule(rule: str, class_share: Sequence[float] | None) -> Tensor:
         raise ValueError(f"class_weights {rule!r}; expected numbers, or one of {list(_POWERS)}")
     if class_share is None:
         raise ValueError(
-            f"class_weights {rule!r} needs fingerprint.json beside the plan; make it with "
-            "medseg plan, or give numbers"
+            f"class_weights {rule!r} needs a fingerprint.json of these classes beside the plan; "
+            "make it with medseg plan, or give numbers"
         )
     share = torch.tensor(class_share)
     weights = share.clamp(min=share[share > 0].min()).pow(-_POWERS[rule])

@@ -60,7 +60,7 @@ def _network(job: Job, num_outputs: int) -> nn.Module:
 def loss_for(job: Job) -> LabelLoss:
     """Build the loss over the network's outputs, classes or regions."""
     labels, (name, settings) = job.labels, job.choices.loss
-    share = job.fingerprint.class_share if job.fingerprint else None
+    share = _class_share(job)
     spacing_mm = job.plan.voxel_edges
     if labels.outputs == "classes":
         return build_loss(
@@ -85,6 +85,12 @@ def loss_for(job: Job) -> LabelLoss:
         for within in inside
     ]
     return RegionLoss(losses=tuple(losses), members=members, ignore_index=labels.ignore_index)
+
+
+def _class_share(job: Job) -> tuple[float, ...] | None:
+    """Return the share of each class in all voxels; None where these classes were not measured."""
+    share = job.fingerprint.class_share if job.fingerprint else ()
+    return share if len(share) == job.labels.num_indices else None
 
 
 def recipe_for(job: Job) -> Recipe:
