@@ -105,6 +105,14 @@ def test_classes_of_things_are_numbered_apart():
     assert ids_in(label_map, labels, {"a": stored}).ravel().tolist() == [1, 2, 3, 3, 0]
 
 
+def test_values_that_were_declared_to_mean_one_class_are_no_ids():
+    """Two kinds of lesion, taken for one class: three pieces, one of them of both kinds."""
+    stored = np.array([1, 0, 1, 2, 0, 2]).reshape(-1, 1, 1)
+    labels = label_set({"lesion": [1, 2]}).with_things(["lesion"])
+    ids = ids_in((stored > 0).astype(np.uint8), labels, {"lesion": stored})
+    assert ids.ravel().tolist() == [1, 0, 2, 2, 0, 3]
+
+
 def test_things_are_declared_by_name_and_survive_json():
     labels = label_set({"a": 1, "b": 2}).with_things(["b"])
     assert labels.things == (2,)

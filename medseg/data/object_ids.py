@@ -1,7 +1,8 @@
 """Ids of the objects of a mask: those its file stores, or the pieces of a class.
 
 A file that stores several values for one class of things stores ids (`labels.nucleus='>0'`); where
-it stores one value alone, or names its segments, an object is a piece that hangs together.
+it stores one value alone, values that were declared to mean the class (`labels.lesion=[1,2]`), or
+named segments, an object is a piece that hangs together.
 """
 
 from collections.abc import Mapping
@@ -93,7 +94,9 @@ def ids_in(label_map_IJK: LabelMap, labels: LabelSet, stored: Mapping[str, Array
         mask = label_map_IJK == index
         values = stored.get(labels.names[index - 1])
         distinct = np.unique(values[mask]) if values is not None else np.zeros(0)
-        if values is not None and len(distinct) > 1:
+        declared = labels.labels[index - 1].values
+        merged = declared != ">0" and set(distinct.tolist()) <= set(declared)
+        if values is not None and len(distinct) > 1 and not merged:
             ids[mask] = np.searchsorted(distinct, values[mask]) + 1 + last
             last += len(distinct)
         else:
