@@ -20,13 +20,16 @@ _COLUMNS = (
     "`model=`", "Dice [95 %]", "minus the best", "parameters", "FLOP a patch", "steps", "s a step",
     "s a scan", "MiB", "remark",
 )  # fmt: skip
+# Equal steps need no quiet machine; equal times do, and tell what is slow.
+_SECONDS = ("s a step", "s a scan")
 _INTRO = f"""\
 Trained on the other folds, scored on fold 0: the plan's patches and batches for all, and every
 default of `medseg train`. Dice is the mean over classes, its interval over patients (bootstrap);
 the best comes first, and the others stand behind it by their difference, paired by case. A scan's
-seconds and the peak memory are those of `medseg predict`, which reads, segments and writes. *Not
-trained*: fewer than {LEAST_STEPS} steps were done, so that the row tells what the network costs,
-not what it can do. Budgets are short; more time changes the order."""
+seconds and the peak memory are those of `medseg predict`, which reads, segments and writes; they
+stand in the tables of equal time alone. *Not trained*: fewer than {LEAST_STEPS} steps were done, so
+that the row tells what the network costs, not what it can do. Budgets are short; more time changes
+the order."""
 
 
 def families_section(rows: Sequence[dict[str, Any]]) -> str:
@@ -49,9 +52,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
     others = sorted(
         (one for one in rows if not one.get("trained")), key=lambda one: -one.get("dice", -1.0)
     )
-    lines = [_line(one) for one in (*trained, *others)]
+    left = _SECONDS if rows[0]["protocol"] == "steps" else ()
+    kept = [position for position, name in enumerate(_COLUMNS) if name not in left]
+    lines = [[_line(one)[position] for position in kept] for one in (*trained, *others)]
+    columns = [_COLUMNS[position] for position in kept]
     heading = f"### {_title(rows)}\n\n{_caption(rows)}"
-    return f"{heading}\n\n{markdown_table(_COLUMNS, lines)}\n\n{_command(rows)}"
+    return f"{heading}\n\n{markdown_table(columns, lines)}\n\n{_command(rows)}"
 
 
 def _line(one: dict[str, Any]) -> tuple[str, ...]:

@@ -107,6 +107,8 @@ def test_scans_of_one_patient_have_no_interval():
 def test_a_budget_of_steps_with_a_most_time_is_told_as_it_was_asked_for():
     row = family_row("unet", key={"protocol": "steps", "budget": "300 steps within 8m"})
     assert "--only-protocol steps --steps 300 --most-time 8m" in families_section([row])
+    # Seconds are no part of a comparison at equal steps.
+    assert "s a step" not in families_section([row])
 
 
 def test_sides_are_compared_case_by_case_over_the_seeds_that_all_have():
