@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from small_networks import NUM_INPUTS, NUM_OUTPUTS, make_network, make_plan
 from torch import nn
 
 from medseg.core.errors import ConfigError
@@ -89,6 +90,26 @@ def test_only_classes_are_compared_and_only_the_finest_output():
     loss = consistency()(state, image(), generator=generator())
     assert loss.item() == pytest.approx(0, abs=1e-12)
     assert state.network.training
+
+
+def test_a_network_that_names_its_layers_twice_has_a_teacher():
+    network = make_network("dynunet", make_plan())
+    state = state_of(network)
+    image_BCIJK = torch.randn(1, NUM_INPUTS, 16, 16, 16)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    teacher = Consistency(
+        settings=MeanTeacher(),
+        augment=Augment(patch_vox=(16, 16, 16), intensity=QUIET),
+        num_outputs=NUM_OUTPUTS,
+        overlapping=False,
+        flat=False,
+    )
+    agreed = teacher(state, image_BCIJK, generator=generator()).item()
+    assert agreed == pytest.approx(0, abs=1e-10)
+    for value in state.average.weights.values():
+        value.add_(torch.randn_like(value))
+    assert teacher(state, image_BCIJK, generator=generator()).item() > 1e-6
+    assert all(torch.equal(value, before[n]) for n, value in network.state_dict().items())
 
 
 def test_a_flat_network_takes_flat_patches():

@@ -101,5 +101,12 @@ class Consistency:
 
 def _taught(network: nn.Module, weights: dict[str, Tensor], image_BCIJK: Tensor) -> Tensor:
     """Let a network answer with other weights than its own, which stay what they are."""
-    answer: Tensor = functional_call(network, weights, (image_BCIJK,))
+    # DynUNet names each of its layers twice: exchanged by both names, it would not come back.
+    named = [
+        f"{place}.{own}".lstrip(".")
+        for place, layer in network.named_modules()
+        for own, _ in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))
+    ]
+    once = {name: weights[name] for name in named if name in weights}
+    answer: Tensor = functional_call(network, once, (image_BCIJK,), tie_weights=False)
     return answer
