@@ -75,6 +75,18 @@ def test_tversky_is_monais(logits_BLIJK, label_BIJK, batch):
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name", ["dice", "dice_ce", "dice_focal", "generalised_dice", "topk", "tversky"]
+)
+def test_slices_share_one_dice_a_batch_and_volumes_have_one_each(name, logits_BLIJK, label_BIJK):
+    settings = {"dice_weight": 1.0} if name == "topk" else {}
+    slices = logits_BLIJK[..., 0], label_BIJK[..., 0]
+    for seen, shared in ((slices, True), ((logits_BLIJK, label_BIJK), False)):
+        unasked = evaluate(name, *seen, **settings)
+        assert torch.equal(unasked, evaluate(name, *seen, batch_dice=shared, **settings))
+        assert not torch.equal(unasked, evaluate(name, *seen, batch_dice=not shared, **settings))
+
+
 def test_tversky_of_two_halves_is_dice(logits_BLIJK, label_BIJK):
     halves = evaluate("tversky", logits_BLIJK, label_BIJK, alpha=0.5, beta=0.5, smooth=1e-6)
     assert torch.allclose(halves, evaluate("dice", logits_BLIJK, label_BIJK, smooth=2e-6))

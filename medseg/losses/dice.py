@@ -10,7 +10,7 @@ from medseg.losses.registry import Term, register_loss
 @register_loss("dice")
 def dice(
     *,
-    batch_dice: bool = False,
+    batch_dice: bool | None = None,
     squared: bool = False,
     smooth: float = 1e-5,
 ) -> Term:

@@ -18,7 +18,7 @@ def dice_ce(
     dice_weight: float = 1.0,
     ce_weight: float = 1.0,
     class_weights: ClassWeights = None,
-    batch_dice: bool = False,
+    batch_dice: bool | None = None,
     squared: bool = False,
     smooth: float = 1e-5,
 ) -> Term:

@@ -19,7 +19,7 @@ def dice_focal(
     dice_weight: float = 1.0,
     focal_weight: float = 1.0,
     class_weights: ClassWeights = None,
-    batch_dice: bool = False,
+    batch_dice: bool | None = None,
     smooth: float = 1e-5,
 ) -> Term:
     """Build the sum of soft Dice over foreground classes and focal cross entropy over all."""

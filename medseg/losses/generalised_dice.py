@@ -16,7 +16,7 @@ from medseg.losses.registry import Term, register_loss
 def generalised_dice(
     *,
     ce_weight: float = 0.0,
-    batch_dice: bool = False,
+    batch_dice: bool | None = None,
     smooth: float = 1e-5,
 ) -> Term:
     """Build 1 - 2 sum(w both) / sum(w (predicted + labelled)) with w = 1 / labelled^2."""

@@ -34,17 +34,23 @@ class Overlap:
         return torch.where(self.counts_BL, values_BL, 0).sum() / self.counts_BL.sum().clamp(min=1)
 
 
-def measure_overlap(seen: Comparison, *, batch: bool = False, squared: bool = False) -> Overlap:
+def measure_overlap(
+    seen: Comparison, *, batch: bool | None = None, squared: bool = False
+) -> Overlap:
     """Count overlap over the foreground classes.
 
     The labels are never expanded to one channel a class: sums over a class are gathered by index.
 
     Args:
         seen: the batch.
-        batch: sum over the scans of the batch (B becomes 1), which steadies small classes.
+        batch: sum over the scans of the batch (B becomes 1), which steadies small classes. None:
+            for slices, many of which lack a class, and not for volumes; as Isensee et al. (Nature
+            Methods 2021) do.
         squared: square the probabilities of `predicted_BL` (Milletari et al., 3DV 2016).
     """
-    num_scans, num_labels = seen.logp_BLIJK.shape[:2]
+    num_scans, num_labels, *grid = seen.logp_BLIJK.shape
+    if batch is None:
+        batch = len(grid) == 2
     p_BLIJK = seen.logp_BLIJK.exp()
     if squared:
         p_BLIJK = p_BLIJK.square()
@@ -70,7 +76,7 @@ def measure_overlap(seen: Comparison, *, batch: bool = False, squared: bool = Fa
     return Overlap(both_BL=both, predicted_BL=predicted, labelled_BL=labelled, counts_BL=counts)
 
 
-def dice_loss(seen: Comparison, *, batch: bool, squared: bool, smooth: float) -> Tensor:
+def dice_loss(seen: Comparison, *, batch: bool | None, squared: bool, smooth: float) -> Tensor:
     """Return 1 - mean soft Dice over foreground classes (Milletari et al., 3DV 2016).
 
     Args:

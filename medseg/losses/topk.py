@@ -18,7 +18,7 @@ def topk(
     share: float = 0.1,
     dice_weight: float = 0.0,
     class_weights: ClassWeights = None,
-    batch_dice: bool = False,
+    batch_dice: bool | None = None,
     smooth: float = 1e-5,
 ) -> Term:
     """Build the mean cross entropy of the `share` of voxels where it is largest."""

@@ -14,7 +14,7 @@ def tversky(
     alpha: float = 0.3,
     beta: float = 0.7,
     ce_weight: float = 0.0,
-    batch_dice: bool = False,
+    batch_dice: bool | None = None,
     smooth: float = 1e-5,
 ) -> Term:
     """Build 1 - both / (both + alpha false + beta missed); halves for both give Dice."""
