@@ -103,6 +103,74 @@ def test_what_was_learnt_without_labels_is_where_fine_tuning_begins(dataset, tmp
     assert "CKP-006" in capsys.readouterr().err
 
 
+@pytest.fixture
+def pool(dataset: Path, tmp_path: Path) -> Path:
+    """Four scans of another size and spacing than the dataset's, as ingest finds them."""
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for n in range(4):
+        image = np.random.default_rng(n).normal(size=(40, 36, 12)).astype(np.float32)
+        image = nibabel.Nifti1Image(100 * image - 900, np.diag([0.5, 0.5, 2.0, 1.0]))
+        nibabel.save(image, folder / f"s{n}.nii.gz")
+    line = ["ingest", f"source={folder}", "images.MR0='{case}.nii.gz'", "channels.MR0=CT"]
+    line += [f"classes={dataset}", "patient_is_case=true", "num_workers=0", f"output={folder}"]
+    assert main(line) == 0
+    return folder
+
+
+def test_unlabelled_scans_alone_are_planned_and_pretrained_on(dataset, pool, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["plan", f"manifest={pool}", "device=cpu"]) == 0
+    told = capsys.readouterr().out
+    assert "not known: no case is labelled" in told
+    assert "measured on whole scans: no voxel is of a class" in told
+    entry = json.loads((pool / "plan.json").read_text())["intensity"][0]
+    values = np.concatenate(
+        [nibabel.load(path).get_fdata().ravel() for path in pool.glob("*.nii.gz")]
+    )
+    assert entry["mean"] == pytest.approx(values.mean(), rel=0.01)
+    assert (entry["low"], entry["high"]) == pytest.approx(np.percentile(values, (0.5, 99.5)), 0.02)
+
+    pretrained = tmp_path / "pretrained"
+    words = ("experiment=pretrain", "training.max_steps=3", "fold=0")
+    assert train(pool / "manifest.json", pretrained, *words) == 0
+    # Of another plan, with other levels: what fits is taken, and the rest is told.
+    depths = []
+    for folder in (dataset.parent, pool):
+        main(["plan", f"manifest={folder}", "device=cpu"])
+        depths.append(json.loads((folder / "plan.json").read_text())["network"]["strides"])
+    assert depths[0] != depths[1]
+    capsys.readouterr()
+    words = (f"training.init={pretrained}", "training.max_steps=2", "training.frozen_steps=1")
+    assert train(dataset, tmp_path / "tuned", *words) == 0
+    told = capsys.readouterr().out
+    assert "% of the weights taken" in told
+    assert "begins at random: " in told
+
+
+def test_with_the_plan_of_the_labelled_cases_all_but_the_end_is_taken(
+    dataset, pool, tmp_path, capsys
+):
+    assert main(["plan", f"manifest={dataset}", "device=cpu"]) == 0
+    pretrained, plan = tmp_path / "pretrained", dataset.parent / "plan.json"
+    words = ("experiment=pretrain", "training.max_steps=1", f"plan={plan}")
+    assert train(pool / "manifest.json", pretrained, *words) == 0
+    words = (f"training.init={pretrained}", "training.max_steps=1")
+    assert train(dataset, tmp_path / "tuned", *words) == 0
+    told = capsys.readouterr().out
+    share = float(told.split("init: ")[1].split("%")[0])
+    assert share > 95
+
+
+def test_classes_are_not_learnt_where_nobody_labelled_a_scan(pool, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("medseg.tasks.train.plan_dataset", lambda *_, **__: pytest.fail("measured"))
+    assert train(pool / "manifest.json", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "SPL-006" in said
+    assert "experiment=pretrain learns from unlabelled scans" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_more_channels_than_before_are_told_and_inflated(dataset, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert train(dataset, first, "training.max_steps=3") == 0

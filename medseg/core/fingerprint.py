@@ -15,7 +15,7 @@ class Intensity:
     """Intensities of one channel, in the units of the scans (HU for CT, SUV for PET).
 
     `low` and `high` are the 0.5th and 99.5th percentiles; taken over voxels of any class
-    (`foreground`) or over the whole scan.
+    (`foreground`; whole scans, where there are none) or over the whole scan.
     """
 
     mean: float
@@ -30,6 +30,8 @@ class Intensity:
 class CaseFingerprint:
     """One case: its grid, and how many voxels of each class (background first) it holds.
 
+    `class_vox` is empty where nobody labelled the case.
+
     `shape` and `spacing_mm` are given along the voxel axes nearest to R, A and S, whatever the
     `orientation` of the scan, so that cases compare.
     """
@@ -43,7 +45,7 @@ class CaseFingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """A training set in numbers; test cases are never part of it.
+    """A training set in numbers, labelled or not; test cases are never part of it.
 
     Attributes:
         cases: one entry a case.
@@ -73,7 +75,7 @@ class Fingerprint:
 
     @property
     def class_share(self) -> tuple[float, ...]:
-        """Share of all voxels that belong to each class, background first."""
+        """Share of all voxels that belong to each class, background first; empty without labels."""
         total = np.sum([case.class_vox for case in self.cases], axis=0, dtype=np.float64)
         return tuple(float(share) for share in total / total.sum())
 

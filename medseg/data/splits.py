@@ -44,8 +44,10 @@ def split_cases(manifest: Manifest, fold: int | Literal["all"]) -> Split:
         fold: 0 to `num_folds` - 1, or `all` to train on everything and validate on nothing.
 
     Raises:
-        ManifestError: SPL-004 no such fold; SPL-005 fewer patients than folds, or an empty fold.
+        ManifestError: SPL-004 no such fold; SPL-005 fewer patients than folds, or an empty fold;
+            SPL-006 no training case.
     """
+    require_labelled(manifest)
     cases = manifest.training_cases
     if fold == "all":
         return Split(cases, ())
@@ -64,6 +66,21 @@ def split_cases(manifest: Manifest, fold: int | Literal["all"]) -> Split:
             hint="name other folds in the manifest, or use fold=all",
         )
     return Split(training, validation)
+
+
+def require_labelled(manifest: Manifest) -> None:
+    """Refuse to learn classes where no case is for training.
+
+    Raises:
+        ManifestError: SPL-006.
+    """
+    if not manifest.training_cases:
+        raise ManifestError(
+            f"{manifest.name}: none of its {len(manifest.cases)} cases has split train; classes "
+            "are learnt from these alone",
+            code="SPL-006",
+            hint="label some and ingest again; experiment=pretrain learns from unlabelled scans",
+        )
 
 
 def fold_of_cases(manifest: Manifest) -> dict[str, int]:

@@ -24,7 +24,7 @@ def plan_dataset(
     num_workers: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Plan, Fingerprint]:
-    """Measure the training cases of a dataset and decide its plan.
+    """Measure the training cases of a dataset (or its unlabelled ones) and decide its plan.
 
     Args:
         manifest: the dataset.

@@ -1,4 +1,4 @@
-"""One pass over a dataset's training cases, in parallel: shapes, spacings, intensities, classes."""
+"""One pass over the cases of a dataset, in parallel: shapes, spacings, intensities, classes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medseg.core.errors import PlanError
 from medseg.core.fingerprint import CaseFingerprint, Fingerprint, Intensity
-from medseg.core.geometry import Unit
+from medseg.core.geometry import Geometry, Unit
 from medseg.data.manifest import Case, Manifest
 from medseg.data.scans import read_reference, read_scan
 
@@ -29,8 +29,13 @@ class _Measured:
     unit: Unit
 
 
+def measured_cases(manifest: Manifest) -> tuple[Case, ...]:
+    """Return the training cases; where there are none, the unlabelled ones. Never test cases."""
+    return manifest.training_cases or manifest.unlabelled_cases
+
+
 def measure(manifest: Manifest, *, num_workers: int = 1, progress: Progress = iter) -> Fingerprint:
-    """Measure the training cases; test and unlabelled cases are never looked at.
+    """Measure the cases of `measured_cases`.
 
     Args:
         manifest: the dataset.
@@ -38,12 +43,14 @@ def measure(manifest: Manifest, *, num_workers: int = 1, progress: Progress = it
         progress: wraps the stream of measured cases, to show how far it is.
 
     Raises:
-        PlanError: no training cases, or scans with and without physical size in one dataset.
+        PlanError: no such cases, or scans with and without physical size in one dataset.
         MedsegError: a scan or a mask that cannot be read.
     """
-    cases = manifest.training_cases
+    cases = measured_cases(manifest)
     if not cases:
-        raise PlanError(f"{manifest.name}: no case has split train; there is nothing to measure")
+        raise PlanError(
+            f"{manifest.name}: no case has split train or unlabelled; there is nothing to measure"
+        )
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         found = list(progress(pool.map(lambda case: _measure_case(manifest, case), cases)))
     units = {one.unit for one in found}
@@ -54,13 +61,16 @@ def measure(manifest: Manifest, *, num_workers: int = 1, progress: Progress = it
             f"{manifest.name}: case {sized!r} has a voxel size in mm and case {bare!r} has none",
             hint="declare spacing_mm for the images that carry none, or leave it out for all",
         )
+    wholes = [one.whole_CN for one in found]
+    inside = [one.foreground_CN for one in found]
     return Fingerprint(
         cases=tuple(one.case for one in found),
         channels=tuple(
             (plane, channel.modality) for channel in manifest.channels for plane in channel.planes
         ),
-        foreground=_pooled([one.foreground_CN for one in found]),
-        whole=_pooled([one.whole_CN for one in found]),
+        # Where no voxel is of a class, whole scans are all that is known of intensities.
+        foreground=_pooled(inside if any(one.size for one in inside) else wholes),
+        whole=_pooled(wholes),
         unit=units.pop(),
         manifest_digest=manifest.digest,
     )
@@ -68,26 +78,35 @@ def measure(manifest: Manifest, *, num_workers: int = 1, progress: Progress = it
 
 def _measure_case(manifest: Manifest, case: Case) -> _Measured:
     scan = read_scan(manifest, case, missing="zero")
-    label_map = read_reference(manifest, case, scan.geometry).only_channel
-    num_indices = manifest.labels.num_indices
-    # Voxels to ignore have an index past the last class and count for none.
-    counts = np.bincount(label_map.ravel(), minlength=num_indices)[:num_indices]
+    class_vox, inside = _drawn(manifest, case, scan.geometry)
     order = scan.geometry.axis_order
-    rng = np.random.default_rng(label_map.size)
     values_CN = scan.voxels.reshape(len(scan.channels), -1)
-    inside = np.flatnonzero((label_map.ravel() > 0) & (label_map.ravel() < num_indices))
+    rng = np.random.default_rng(values_CN.shape[1])
     return _Measured(
         case=CaseFingerprint(
             case_id=case.case_id,
             shape=_triple([scan.geometry.shape[axis] for axis in order]),
             spacing_mm=_triple([scan.geometry.spacing_mm[axis] for axis in order]),
             orientation=scan.geometry.orientation,
-            class_vox=tuple(int(n) for n in counts),
+            class_vox=class_vox,
         ),
         foreground_CN=_sample(values_CN, inside, rng),
         whole_CN=_sample(values_CN, np.arange(values_CN.shape[1]), rng),
         unit=scan.geometry.unit,
     )
+
+
+def _drawn(
+    manifest: Manifest, case: Case, geometry: Geometry
+) -> tuple[tuple[int, ...], NDArray[np.intp]]:
+    """Return how many voxels each class has, and which are of any; nothing without labels."""
+    if not case.labels:
+        return (), np.zeros(0, np.intp)
+    label_N = read_reference(manifest, case, geometry).only_channel.ravel()
+    num_indices = manifest.labels.num_indices
+    # Voxels to ignore have an index past the last class and count for none.
+    counts = np.bincount(label_N, minlength=num_indices)[:num_indices]
+    return tuple(int(n) for n in counts), np.flatnonzero((label_N > 0) & (label_N < num_indices))
 
 
 def _sample(
@@ -106,7 +125,7 @@ def _pooled(samples: Sequence[NDArray[np.float32]]) -> tuple[Intensity, ...]:
 
 def _summary(values: NDArray[np.float64]) -> Intensity:
     if not len(values):
-        # Nobody drew a voxel, or none was finite: the neutral scale changes nothing.
+        # None was finite: the neutral scale changes nothing.
         return Intensity(mean=0.0, std=1.0, low=0.0, high=1.0, minimum=0.0, maximum=1.0)
     low, high = np.percentile(values, (0.5, 99.5))
     return Intensity(

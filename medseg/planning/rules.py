@@ -58,6 +58,7 @@ def make_plan(
         for own, wanted in zip(_median(fingerprint.spacings_mm), spacing_mm, strict=True)
     ]
     network, patch_vox = fit_network(shape, known, budget=budget, spatial_dims=spatial_dims)
+    shares = fingerprint.class_share[1:]
     return Plan(
         dataset=dataset,
         spatial_dims=spatial_dims,
@@ -74,7 +75,7 @@ def make_plan(
         training=TrainingPlan(
             batch_size=_batch_size(patch_vox, budget),
             num_steps=budget.num_steps,
-            foreground_share=0.75 if sum(fingerprint.class_share[1:]) < _RARE_SHARE else 0.5,
+            foreground_share=0.75 if shares and sum(shares) < _RARE_SHARE else 0.5,
             mirror_axes=mirror_axes(fingerprint, labels),
         ),
         device=hardware.device,

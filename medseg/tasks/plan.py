@@ -37,12 +37,15 @@ def main(config: Any) -> int:
 
 def show_plan(plan: Plan, fingerprint: Fingerprint) -> None:
     """Print what was found and what was decided."""
-    shares = [f"{share:.3%}" for share in fingerprint.class_share[1:]]
+    shares = ", ".join(f"{share:.3%}" for share in fingerprint.class_share[1:])
+    schemes = ", ".join(f"{e.channel}: {e.scheme}" for e in plan.intensity)
+    if not any(fingerprint.class_share[1:]):
+        schemes += " (measured on whole scans: no voxel is of a class)"
     rows = [
         ("cases", len(fingerprint.cases)),
-        ("classes, share of voxels", ", ".join(shares)),
+        ("classes, share of voxels", shares or "not known: no case is labelled"),
         ("spacing", _listed(plan.spacing_mm, fingerprint.unit)),
-        ("intensity", ", ".join(f"{e.channel}: {e.scheme}" for e in plan.intensity)),
+        ("intensity", schemes),
         ("patch", " x ".join(map(str, plan.patch_vox))),
         ("batch", plan.training.batch_size),
         ("network", f"widths {plan.network.widths}, strides {plan.network.strides}"),

@@ -15,7 +15,9 @@ from medseg.core.errors import CheckpointError, ConfigError
 from medseg.core.fingerprint import Fingerprint
 from medseg.core.plan import Plan
 from medseg.data.manifest import Manifest, manifest_file, read_manifest
+from medseg.data.splits import require_labelled
 from medseg.planning.dataset import plan_dataset
+from medseg.planning.measure import measured_cases
 from medseg.planning.plan_file import (
     override,
     read_fingerprint,
@@ -50,6 +52,8 @@ def main(config: Any) -> int:
         Path(require(chosen, "manifest", "the manifest.json that medseg ingest wrote"))
     )
     manifest = read_manifest(path, data_root=chosen["data_root"] and Path(chosen["data_root"]))
+    if chosen["training"]["pretrain"] is None:
+        require_labelled(manifest)
     device = pick_device(chosen["device"])
     resume = bool(chosen["training"]["resume"])
     place = _place(chosen, manifest, resume=resume)
@@ -213,7 +217,7 @@ def _plan_for(
         path = Path(chosen["plan"]) if chosen["plan"] else beside / "plan.json"
     fingerprint_path = path.with_name("fingerprint.json")
     if not path.exists() and not chosen["plan"] and not resume:
-        say(f"no plan yet: measuring {len(manifest.training_cases)} cases")
+        say(f"no plan yet: measuring {len(measured_cases(manifest))} cases")
         plan, fingerprint = plan_dataset(manifest, device=device)
         write_fingerprint(fingerprint, fingerprint_path)
         write_plan(plan, path)

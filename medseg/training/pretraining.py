@@ -9,7 +9,7 @@ from medseg.data.cache import CachedCase
 from medseg.data.case import Case
 from medseg.data.image_patches import ImageSampler
 from medseg.data.patches import PatchSampler
-from medseg.data.splits import Split
+from medseg.data.splits import split_cases
 from medseg.models.checkpoint import RECONSTRUCTION
 from medseg.models.registry import build_model
 from medseg.training.job import Job
@@ -21,12 +21,15 @@ from medseg.transforms.augment import Augment, IntensityAugment
 _AS_IT_IS = IntensityAugment(noise=0, blur=0, brightness=0, contrast=0, gamma=0)
 
 
-def scans_without_labels(job: Job, split: Split) -> list[Case]:
+def scans_without_labels(job: Job) -> list[Case]:
     """Return the unlabelled cases, and the training cases of the fold, whose labels are not read.
 
     Validation and test cases are never among them.
     """
-    return [*job.manifest.unlabelled_cases, *split.training]
+    manifest = job.manifest
+    # Scans that nobody labelled have no folds.
+    labelled = split_cases(manifest, job.choices.fold).training if manifest.training_cases else ()
+    return [*manifest.unlabelled_cases, *labelled]
 
 
 def objective_of(job: Job) -> str:

@@ -1,7 +1,7 @@
 """One training, from manifest and plan to `model.pt`."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from medseg.core.errors import CheckpointError
+from medseg.data.case import Case
 from medseg.data.image_patches import require_scans
 from medseg.data.patches import Batch, batches, workers_named
 from medseg.data.raters import training_targets
@@ -91,7 +92,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     """
     choices, device = job.choices, workplace.device
     torch.manual_seed(choices.seed)
-    split = split_cases(job.manifest, choices.fold)
+    learnt, validated = _cases_of(job)
     zero_missing = choices.channel_dropout > 0
     prepare = Preparation(
         job.manifest,
@@ -100,11 +101,6 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
         zero_missing=zero_missing,
         ids_of=job.labels if job.learns_objects else None,
     )
-    learnt = training_targets(split.training, job.manifest.consensus)
-    if choices.pretrain is not None:
-        learnt = scans_without_labels(job, split)
-        # How well hidden parts are filled in is no score of a class: nothing is validated.
-        split = replace(split, validation=())
     teaching = choices.mean_teacher is not None
     if teaching:
         require_scans(job.manifest.unlabelled_cases)
@@ -119,7 +115,7 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     training = prepare(learnt)
     job = with_least_size(job, training)
     unlabelled = prepare(job.manifest.unlabelled_cases) if teaching else []
-    validation = Validation(job.manifest, prepare(split.validation), choices.validation_cases)
+    validation = Validation(job.manifest, prepare(validated), choices.validation_cases)
     sampler = sampler_for(job, training, unlabelled)
 
     def source(first: int) -> Iterator[Batch]:
@@ -176,6 +172,15 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
         network=cost,
         pictures=tuple(path for path in pictures if path is not None),
     )
+
+
+def _cases_of(job: Job) -> tuple[Sequence[Case], Sequence[Case]]:
+    """Return the cases to learn from, and those to validate on."""
+    if job.choices.pretrain is not None:
+        # How well hidden parts are filled in is no score of a class: nothing is validated.
+        return scans_without_labels(job), ()
+    split = split_cases(job.manifest, job.choices.fold)
+    return training_targets(split.training, job.manifest.consensus), split.validation
 
 
 def _begin(job: Job, *, device: torch.device) -> TrainingState:
