@@ -1,7 +1,7 @@
 """Partial labels, scarce labels and small lesions, for docs/models.md."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import partial_labels, scarce_labels, small_lesions
@@ -93,10 +93,15 @@ def _sides(rows: list[Row], order: Sequence[str], which: str) -> str:
     words += ["--time", key["time"], "--seeds", ",".join(_seeds(rows)), "--sides", ",".join(sides)]
     few = f", {key['labelled']} labelled cases" if which == "scarce" else ""
     num_cases = counted(len(rows[0]["dice"]), "case")
-    title = f"### {rows[0]['dataset']}{few}: {key['time']} of training"
+    title = f"### {rows[0]['dataset']}{few}: {_trained(key)}"
     caption = f"{num_cases}, {counted(len(_seeds(rows)), 'seed')}."
     table = markdown_table(columns, lines)
     return "\n\n".join([title, caption, table, command(*words, *settings_words(key["set"]))])
+
+
+def _trained(key: Mapping[str, Any]) -> str:
+    """Say how long, and with which settings that are not the defaults."""
+    return ", ".join([f"{key['time']} of training", *map(str, key["set"])])
 
 
 def _lesions(rows: list[Row]) -> str:
@@ -122,7 +127,7 @@ def _lesions(rows: list[Row]) -> str:
     )  # fmt: skip
     words = ["benchmarks.small_lesions", "OUTPUT", "--time", key["time"]]
     words += ["--seeds", ",".join(_seeds(rows)), "--sampling", ",".join(sides)]
-    parts = [f"### {key['time']} of training", markdown_table(columns, lines)]
+    parts = [f"### {_trained(key)}", markdown_table(columns, lines)]
     change = next((value for told, value in summary.items() if " less " in told), None)
     if change is not None:
         parts.append(f"Found below {small_ml} ml, {sides[1]} minus {sides[0]}: {ranged(*change)}.")
