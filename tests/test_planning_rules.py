@@ -137,6 +137,15 @@ def test_rare_classes_are_aimed_at_more_often():
     assert rare.training.foreground_share > common.training.foreground_share
 
 
+def test_classes_that_few_cases_were_annotated_for_are_not_rare_for_that():
+    one, other = fingerprint(shapes=((10, 10, 10),) * 2, spacings=((1, 1, 1),) * 2).cases
+    cases = (replace(one, class_vox=(988, 12, None)), replace(other, class_vox=(1000, None, 0)))
+    found = replace(fingerprint(), cases=cases)
+    assert found.class_share == pytest.approx((0.988, 0.012, 0))
+    assert plan_for(found).training.foreground_share == 0.5
+    assert Fingerprint.from_json(found.to_json()) == found
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(1, 700)] * 3),

@@ -30,7 +30,8 @@ class Intensity:
 class CaseFingerprint:
     """One case: its grid, and how many voxels of each class (background first) it holds.
 
-    `class_vox` is empty where nobody labelled the case.
+    `class_vox` is None for a class that was not annotated in the case, whose voxels are then part
+    of the background; it is empty where nobody labelled the case.
 
     `shape` and `spacing_mm` are given along the voxel axes nearest to R, A and S, whatever the
     `orientation` of the scan, so that cases compare.
@@ -40,7 +41,7 @@ class CaseFingerprint:
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     orientation: str
-    class_vox: tuple[int, ...]
+    class_vox: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +76,18 @@ class Fingerprint:
 
     @property
     def class_share(self) -> tuple[float, ...]:
-        """Share of all voxels that belong to each class, background first; empty without labels."""
-        total = np.sum([case.class_vox for case in self.cases], axis=0, dtype=np.float64)
-        return tuple(float(share) for share in total / total.sum())
+        """Share of all voxels that belong to each class, background first; empty without labels.
+
+        A class is counted in the cases that were annotated for it, and 0 where there is none; the
+        background is what the classes leave.
+        """
+        vox_NL = np.array([case.class_vox for case in self.cases], dtype=np.float64)
+        size_N1 = np.nansum(vox_NL, axis=1, keepdims=True)
+        annotated_L = np.where(np.isnan(vox_NL), 0, size_N1).sum(axis=0)
+        # What each class would hold of all voxels, were every case annotated for it.
+        total_L = np.nansum(vox_NL, axis=0) * (size_N1.sum() / np.maximum(annotated_L, 1))
+        total_L[:1] = max(size_N1.sum() - total_L[1:].sum(), 0)
+        return tuple(float(share) for share in total_L / total_L.sum())
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values from which `from_json` makes the same fingerprint."""

@@ -98,7 +98,7 @@ def _measure_case(manifest: Manifest, case: Case) -> _Measured:
 
 def _drawn(
     manifest: Manifest, case: Case, geometry: Geometry
-) -> tuple[tuple[int, ...], NDArray[np.intp]]:
+) -> tuple[tuple[int | None, ...], NDArray[np.intp]]:
     """Return how many voxels each class has, and which are of any; nothing without labels."""
     if not case.labels:
         return (), np.zeros(0, np.intp)
@@ -106,7 +106,12 @@ def _drawn(
     num_indices = manifest.labels.num_indices
     # Voxels to ignore have an index past the last class and count for none.
     counts = np.bincount(label_N, minlength=num_indices)[:num_indices]
-    return tuple(int(n) for n in counts), np.flatnonzero((label_N > 0) & (label_N < num_indices))
+    asked = manifest.labels.names if case.annotated is None else case.annotated
+    known_L = np.array([True, *(name in asked for name in manifest.labels.names)])
+    # As the losses see it, what was not annotated is part of the background.
+    counts[0] += counts[~known_L].sum()
+    class_vox = tuple(int(n) if known else None for n, known in zip(counts, known_L, strict=True))
+    return class_vox, np.flatnonzero((label_N > 0) & (label_N < num_indices))
 
 
 def _sample(
