@@ -23,7 +23,7 @@ from medseg.config import build
 from medseg.core.errors import ConfigError
 from medseg.losses.deep_supervision import DeepSupervision
 from medseg.losses.registry import build_loss
-from medseg.models.registry import build_model, model_names
+from medseg.models.registry import build_model, has_coarser_outputs, model_names
 
 CONF = Path(__file__).parents[1] / "conf"
 MOST_STEPS, STEPS_BETWEEN_LOOKS = 400, 20
@@ -80,6 +80,13 @@ def test_the_loss_reaches_every_parameter(name, dims, deep_supervision):
     # A bias before a normalisation changes nothing, so its gradient is round-off at most.
     assert [n for n in still if not n.endswith("bias")] == []
     assert [n for n, w in network.named_parameters() if w.grad is None] == []
+
+
+def test_a_family_is_known_to_have_coarser_outputs_by_its_weights(name):
+    plan = make_plan(2, deep_supervision=True)
+    logits = make_network(name, plan).train()(torch.randn(2, NUM_INPUTS, 32, 32))
+    known = has_coarser_outputs(name, plan=plan, settings=NARROW.get(name, {}))
+    assert known == isinstance(logits, tuple)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -127,6 +127,8 @@ def test_a_resumed_training_may_not_change_its_way(dataset, tmp_path, capsys):
         (["task=instance", "things=[nucleus]"], "LBL-013 .*'nucleus' is no class"),
         (["task=objects"], "expected semantic, instance or panoptic"),
         (["instance=distance"], "instance=distance: tells no objects apart with task=semantic"),
+        (["instance.least_px=4"], "instance.least_px=4: tells no objects apart with task=semantic"),
+        (["instance.corners=false"], "instance.corners=False: tells no objects apart"),
         (["things=[cell]"], "with task=instance or task=panoptic"),
         (["task=instance", "instance.least_ml=-1"], "a size of 0 or more, or null"),
     ],

@@ -236,6 +236,24 @@ def test_a_pretraining_does_not_go_on_as_another_training(dataset, tmp_path, cap
     assert "pretrain has changed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["loss=cldice"], "loss=cldice: is about classes"),
+        (["loss.batch_dice=true"], "loss.batch_dice=True: is about classes"),
+        (["training.sampling=lesion"], "training.sampling=lesion: is about classes"),
+        (["training.regions=declared"], "training.regions=declared: is about classes"),
+        (["task=instance"], "task=instance: is about classes"),
+    ],
+)
+def test_what_is_said_about_classes_is_refused_where_none_are_learnt(
+    dataset, tmp_path, capsys, monkeypatch, words, said
+):
+    monkeypatch.setattr("medseg.tasks.train.run_training", lambda *_, **__: pytest.fail("trained"))
+    assert train(dataset, tmp_path / "run", "experiment=pretrain", *words) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_unlabelled_cases_are_learnt_from_beside_labelled_ones(dataset, tmp_path, capsys):
     alone, taught = tmp_path / "alone", tmp_path / "taught"
     words = ("training.max_steps=6", "training.mean_teacher={weight: 5, ramp_up_steps: 2}")

@@ -142,6 +142,22 @@ def test_settings_that_cannot_be_trained_are_refused_before_cases_are_prepared(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("name", "told"), [("unet", True), ("unetplusplus", False)])
+def test_a_network_without_the_deep_supervision_of_its_plan_says_so(
+    dataset, tmp_path, capsys, name, told
+):
+    assert main(["plan", f"manifest={dataset}", "device=cpu"]) == 0
+    path = dataset.parent / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["network"]["deep_supervision"] = True
+    path.write_text(json.dumps(plan))
+    capsys.readouterr()
+    words = (f"model={name}", "training.max_steps=1", "fold=all", f"output={tmp_path / 'run'}")
+    assert train(dataset, *words) == 0
+    out = capsys.readouterr().out
+    assert (f"{name} has no outputs at coarser levels" in out) == told
+
+
 def test_a_folder_without_a_training_is_not_resumed(dataset, tmp_path, capsys):
     assert train(dataset, "training.resume=true", f"output={tmp_path / 'x'}") == 2
     assert "x: holds no training to resume" in capsys.readouterr().err

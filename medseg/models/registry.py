@@ -1,9 +1,11 @@
 """Networks by name: a family is one file with one function under `@register_model`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
 
 from medseg.core.plan import Plan
@@ -71,3 +73,20 @@ def build_model(
     if isinstance(network, PaddedNetwork):
         return network
     return PaddedNetwork(network, multiple=stride_of(plan))
+
+
+def has_coarser_outputs(
+    name: str, *, plan: Plan, settings: Mapping[str, Any] = NO_SETTINGS
+) -> bool:
+    """Whether the plan's `deep_supervision` changes a family: whether it has weights for it."""
+
+    def weights(*, asked: bool) -> set[str]:
+        changed = replace(plan, network=replace(plan.network, deep_supervision=asked))
+        network = build_model(
+            name, plan=changed, num_inputs=len(plan.channels), num_outputs=2, settings=settings
+        )
+        return set(network.state_dict())
+
+    # Networks draw their weights; a training must not notice.
+    with torch.random.fork_rng(devices=[]):
+        return weights(asked=True) != weights(asked=False)

@@ -16,6 +16,7 @@ from medseg.data.raters import training_targets
 from medseg.data.splits import split_cases
 from medseg.inference.predictor import Predictor, windows_of
 from medseg.models.cost import Cost, cost_of
+from medseg.models.registry import has_coarser_outputs
 from medseg.models.tensor_file import load_newest
 from medseg.models.warm_start import load_warm_start
 from medseg.runtime.interrupt import Interruption
@@ -211,7 +212,15 @@ def _tell_cost(job: Job, network: nn.Module, workplace: Workplace) -> Cost:
     """Count what the network costs, and say it before the first step."""
     plan = job.plan
     cost = cost_of(network, (1, len(plan.channels), *plan.patch_vox[: plan.spatial_dims]))
-    workplace.progress.shown.write(f"network: {job.choices.model[0]}, {cost}")
+    name, settings = job.choices.model
+    workplace.progress.shown.write(f"network: {name}, {cost}")
+    if plan.network.deep_supervision and not has_coarser_outputs(
+        name, plan=plan, settings=settings
+    ):
+        workplace.progress.shown.write(
+            f"network: {name} has no outputs at coarser levels; the plan's deep_supervision "
+            "changes nothing"
+        )
     workplace.metrics.log_params({"network": asdict(cost)})
     return cost
 

@@ -10,9 +10,10 @@ from torch import nn
 
 from medseg.config import build
 from medseg.core.errors import ConfigError
-from medseg.core.objects import Components, ObjectPlan, way_of
+from medseg.core.objects import ObjectPlan, way_of
 from medseg.core.plan import Plan
 from medseg.core.regions import Region
+from medseg.losses.registry import loss_settings
 from medseg.runtime.hardware import num_cores
 from medseg.training.choices import Choices, MakeOptimizer
 from medseg.training.masking import Masking
@@ -24,6 +25,13 @@ from medseg.transforms.augment import IntensityAugment, SpatialAugment
 Part = TypeVar("Part")
 
 _MOST_WORKERS = 8
+# What the settings about classes are, as `conf/train.yaml` begins with them.
+_NO_WORD_ON_CLASSES: dict[str, Any] = {
+    "task": "semantic",
+    "training.regions": None,
+    "training.sampling": "class",
+    "loss": "dice_ce",
+}
 
 
 def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> Choices:
@@ -52,7 +60,7 @@ def choices_of(chosen: Mapping[str, Any], plan: Plan, device: torch.device) -> C
         objects=_objects(chosen),
         things=_things(chosen),
         sampling=training["sampling"],
-        pretrain=_optional(Masking, training["pretrain"], "pretrain"),
+        pretrain=_pretrain(chosen),
         mean_teacher=_optional(MeanTeacher, training["mean_teacher"], "mean_teacher"),
         init=Path(training["init"]) if training["init"] else None,
         frozen_steps=training["frozen_steps"],
@@ -85,15 +93,47 @@ def _objects(chosen: Mapping[str, Any]) -> ObjectPlan | None:
     """Read `task` and the group `instance`; None where only classes are told apart."""
     task = chosen.get("task", "semantic")
     if task == "semantic":
-        if chosen.get("instance", {}).get("name", Components.name) != Components.name:
-            raise ConfigError(
-                f"instance={chosen['instance']['name']}: tells no objects apart with "
-                "task=semantic; expected task=instance or task=panoptic"
-            )
+        _require_no_objects(chosen.get("instance", {}))
         return None
     name, way = _named(chosen["instance"])
     sizes = {key: way.pop(key) for key in ("least_ml", "least_px") if key in way}
     return ObjectPlan(task=task, way=way_of(name, way), **sizes)
+
+
+def _require_no_objects(instance: Mapping[str, Any]) -> None:
+    """Refuse settings of the group `instance` where only classes are told apart."""
+    idle = ObjectPlan(task="instance").to_json()
+    idle |= idle["way"]
+    for key, value in instance.items():
+        if value != idle.get(key):
+            word = "instance" if key == "name" else f"instance.{key}"
+            raise ConfigError(
+                f"{word}={value}: tells no objects apart with task=semantic; expected "
+                "task=instance or task=panoptic"
+            )
+
+
+def _pretrain(chosen: Mapping[str, Any]) -> Masking | None:
+    """Read `training.pretrain`; what would be said about classes beside it is refused."""
+    training, (loss, own) = chosen["training"], _named(chosen["loss"])
+    masking = _optional(Masking, training["pretrain"], "pretrain")
+    if masking is None:
+        return None
+    said = {
+        "task": chosen.get("task", "semantic"),
+        "training.regions": training["regions"],
+        "training.sampling": training["sampling"],
+        "loss": loss,
+    }
+    idle = _NO_WORD_ON_CLASSES | loss_settings(_NO_WORD_ON_CLASSES["loss"])
+    for key, value in {**said, **own}.items():
+        if value != idle.get(key):
+            word = key if key in said else f"loss.{key}"
+            raise ConfigError(
+                f"{word}={value}: is about classes, of which training.pretrain learns none; "
+                "expected it where they are learnt, with training.init"
+            )
+    return masking
 
 
 def _things(chosen: Mapping[str, Any]) -> tuple[str, ...] | None:
