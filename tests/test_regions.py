@@ -4,6 +4,7 @@ Axes: B batch, L label, R region, IJK voxels.
 """
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,6 +255,38 @@ def nested_dataset(tmp_path: Path) -> Path:
     )
     write_manifest(manifest, tmp_path / "manifest.json")
     return tmp_path / "manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("regions", "told"),
+    [
+        ("{WT:{members:[edema],writen_as:edema}}", "CFG-001 training.regions.WT.writen_as"),
+        ("{WT:{written_as:edema}}", "training.regions.WT=.*expected classes, such as"),
+        ("{WT:3}", "training.regions.WT=3: expected classes, such as"),
+        ("{WT:{members:[edema],written_as:necrosis}}", "written as 'necrosis'; expected one of"),
+        (
+            "{WT:[edema,necrosis],TC:[enhancing]}",
+            "or say written_as, such as WT: {members: .edema, necrosis., written_as: edema}",
+        ),
+    ],
+)
+def test_a_region_that_cannot_be_read_or_written_is_refused(
+    nested_dataset, tmp_path, capsys, regions, told
+):
+    line = ["train", f"manifest={nested_dataset}", "device=cpu", "mlflow.enabled=false"]
+    assert main([*line, f"output={tmp_path}/run", f"training.regions={regions}"]) == 2
+    assert re.search(told, capsys.readouterr().err)
+
+
+def test_what_a_region_is_written_as_can_be_said_where_it_is_named(nested_dataset, tmp_path):
+    regions = "{WT:{members:[edema,necrosis],written_as:edema},ET:enhancing}"
+    line = ["train", f"manifest={nested_dataset}", "device=cpu", "mlflow.enabled=false", "fold=all"]
+    line += [f"output={tmp_path}/run", f"training.regions={regions}", "training.max_steps=1"]
+    assert main(line) == 0
+    assert load_checkpoint(tmp_path / "run" / "model.pt").labels.regions == (
+        Region(name="WT", members=("edema", "necrosis"), written_as="edema"),
+        Region(name="ET", members=("enhancing",)),
+    )
 
 
 def test_a_training_on_regions_predicts_classes_and_is_scored_by_region(

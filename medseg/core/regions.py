@@ -81,7 +81,9 @@ def classes_written(regions: Sequence[Region], classes: Sequence[str]) -> tuple[
                 f"region {region.name!r}: {own or 'none of its members'} would be written where no "
                 "later region covers it; expected one class",
                 code="LBL-014",
-                hint="list outer regions before inner ones, or say written_as",
+                hint="list outer regions before inner ones, or say written_as, such as "
+                f"{region.name}: {{members: [{', '.join(region.members)}], "
+                f"written_as: {region.members[0]}}}",
             )
         written.append(classes.index(region.written_as or own[0]) + 1)
     return tuple(written)

@@ -158,8 +158,20 @@ def _regions(value: Any) -> tuple[Region, ...] | None:
         raise ConfigError(
             f"training.regions={value}: expected null, declared, or such as {{WT: [edema, core]}}"
         )
-    members = {str(name): [n] if isinstance(n, str) else n for name, n in value.items()}
-    return tuple(Region(name=name, members=tuple(own)) for name, own in members.items())
+    return tuple(_region(str(name), own) for name, own in value.items())
+
+
+def _region(name: str, value: Any) -> Region:
+    """Read one region: a class, a list of them, or `members` and what it is `written_as`."""
+    given = value if isinstance(value, Mapping) else {"members": value}
+    members = given.get("members")
+    if not isinstance(members, str | list):
+        raise ConfigError(
+            f"training.regions.{name}={value}: expected classes, such as [edema, core], or "
+            "{members: [edema, core], written_as: edema}"
+        )
+    named = {"name": name, "members": (members,) if isinstance(members, str) else tuple(members)}
+    return _made(Region, {**given, **named}, f"training.regions.{name}")
 
 
 def _optional(kind: Callable[..., Part], value: Any, key: str) -> Part | None:
