@@ -13,6 +13,7 @@ from medseg.core.errors import ConfigError
 from medseg.core.labels import label_set
 from medseg.data.manifest import Case, Channel, Manifest, write_manifest
 from medseg.data.pairs import pair_folders
+from medseg.io.sidecars import write_sidecars
 from medseg.metrics.scoring import Scoring
 
 LABELS = label_set({"tissue": 1, "cell": 2})
@@ -105,6 +106,21 @@ def test_objects_are_scored_by_ids_beside_the_mask_or_by_pieces(dataset, capsys)
 def test_without_things_nothing_is_said_of_objects(dataset):
     assert evaluate(dataset, f"manifest={dataset / 'manifest.json'}") == 0
     assert not (dataset / "scores/object_scores.csv").exists()
+    assert "objects" not in json.loads((dataset / "scores/summary.json").read_text())
+
+
+def test_things_that_a_network_told_apart_are_scored_unless_others_are_named(dataset):
+    manifest = f"manifest={dataset / 'manifest.json'}"
+    assert evaluate(dataset, manifest, "things=[cell]") == 0
+    named = rows(dataset)
+    write_sidecars(dataset / "masks", LABELS.with_things(["cell"]))
+    assert evaluate(dataset, manifest) == 0
+    assert rows(dataset) == named
+    assert evaluate(dataset, f"reference={dataset / 'labels'}", manifest) == 0
+    assert {row["kind"] for row in rows(dataset).values()} == {"thing", "stuff"}
+    assert evaluate(dataset, manifest, "things=[tissue]") == 0
+    assert rows(dataset)["c1", "tissue"]["kind"] == "thing"
+    assert evaluate(dataset, manifest, "things=[]") == 0
     assert "objects" not in json.loads((dataset / "scores/summary.json").read_text())
 
 

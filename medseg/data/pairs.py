@@ -90,18 +90,30 @@ def choose_cases(manifest: Manifest, split: SplitChoice) -> tuple[Case, ...]:
 
 
 def pair_with_manifest(
-    manifest: Manifest, prediction: Path, *, split: SplitChoice = "all"
+    manifest: Manifest,
+    prediction: Path,
+    *,
+    split: SplitChoice = "all",
+    things: Collection[str] | None = None,
 ) -> list[Pair]:
     """Pair the references of a manifest with the predictions in a folder, by case id.
 
     A case without a prediction is a pair all the same, and is refused when it is read.
 
+    Args:
+        manifest: of the references.
+        prediction: folder of masks.
+        split: see `choose_cases`.
+        things: classes whose objects are told apart; None: those that the manifest declares, else
+            those that the network told apart.
+
     Raises:
+        LabelError: LBL-013 things that are no classes.
         ManifestError: as in `choose_cases`.
         ReadError: EVA-002: the folder is not there.
     """
     predicted = MaskFolder(require_folder(prediction))
-    labels = _with_regions_of(prediction, manifest.labels)
+    labels = _as_trained(prediction, manifest.labels, things)
     return [
         Pair(
             case_id=case.case_id,
@@ -110,7 +122,11 @@ def pair_with_manifest(
             labels=labels,
             annotated=case.annotated,
             # A manifest of this case alone: what is sent to a process must not grow with the rest.
-            read=partial(_read_case, replace(manifest, cases=(case,)), predicted.of(case.case_id)),
+            read=partial(
+                _read_case,
+                replace(manifest, labels=labels, cases=(case,)),
+                predicted.of(case.case_id),
+            ),
         )
         for case in choose_cases(manifest, split)
     ]
@@ -131,7 +147,7 @@ def pair_folders(
         reference: `<case_id>.<suffix>`, or `<case_id>/.../<class>.<suffix>` with binary masks.
         labels: the classes of label maps; None: `labels.json` in either folder.
         patients: patient of each case; a case that is not named is a patient of its own.
-        things: classes whose objects are told apart; None: those that the labels declare.
+        things: classes whose objects are told apart; None: as above.
 
     Raises:
         ReadError: EVA-002: a folder is not there, or the reference holds no masks.
@@ -141,9 +157,7 @@ def pair_folders(
     drawn = MaskFolder(require_folder(reference))
     patient_of = patients or {}
     if drawn.names:
-        labels = _with_regions_of(prediction, labels or _labels_beside(prediction, reference))
-        if things is not None:
-            labels = labels.with_things(things)
+        labels = _as_trained(prediction, labels or _labels_beside(prediction, reference), things)
         return [
             _pair_files(name, labels, predicted.of(name), drawn.of(name), patient_of)
             for name in drawn.names
@@ -176,13 +190,18 @@ def _pair_files(
     )
 
 
-def _with_regions_of(prediction: Path, labels: LabelSet) -> LabelSet:
-    """Add the regions that a network was trained on, unless the labels declare their own."""
+def _as_trained(prediction: Path, labels: LabelSet, things: Collection[str] | None) -> LabelSet:
+    """Add regions and things that a network was trained on, unless the labels declare their own.
+
+    Things that are named are taken instead of either.
+    """
     beside = prediction / LABELS_FILE
-    if labels.regions or not beside.is_file():
-        return labels
-    own = read_labels(beside)
-    return replace(labels, regions=own.regions) if own.names == labels.names else labels
+    trained = read_labels(beside) if beside.is_file() else labels
+    if trained.names == labels.names:
+        labels = replace(labels, regions=labels.regions or trained.regions)
+        if things is None and not labels.things:
+            things = [trained.names[index - 1] for index in trained.things]
+    return labels if things is None else labels.with_things(things)
 
 
 def _labels_beside(prediction: Path, reference: Path) -> LabelSet:

@@ -223,8 +223,6 @@ def _pairs_of(
 ) -> list[Pair]:
     prediction = Path(require(chosen, "prediction", "folder of predicted masks"))
     things = chosen["things"]
-    if manifest and things is not None:
-        manifest = replace(manifest, labels=manifest.labels.with_things(things))
     if chosen["reference"]:
         return pair_folders(
             prediction,
@@ -238,7 +236,7 @@ def _pairs_of(
             "manifest= or reference= is missing: what the masks are measured against",
             code="CFG-003",
         )
-    return pair_with_manifest(manifest, prediction, split=split)
+    return pair_with_manifest(manifest, prediction, split=split, things=things)
 
 
 @contextmanager
