@@ -120,7 +120,7 @@ def test_a_zip_is_looked_into_and_copies_are_counted(source):
     archive = shutil.make_archive(str(source / "packed"), "zip", source / "ct")
     _, report = checked(source)
     assert [(one["place"], one["num_files"], one["reason"]) for one in report["scans"]] == [
-        (".", 8, "4 of its files are copies of slices"),
+        ("again", 8, "4 of its files are copies of slices"),
         (Path(archive).name, 4, ""),
         ("other.nii.gz", 1, ""),
     ]
@@ -140,6 +140,7 @@ def test_a_file_that_spoils_its_folder_is_named(source):
         (["source=nowhere"], "FIL-001 nowhere: no such file or folder"),
         (["source=."], "FIL-007 .: holds no scan"),
         (["source=.", "manifest=manifest.json"], "expected one of them"),
+        (["source=.", "fix=true"], "fix= is about a manifest"),
         ([], "manifest= is missing"),
     ],
 )

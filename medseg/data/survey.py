@@ -1,6 +1,5 @@
 """A survey: the scans under a path, each with a verdict and why, before anything is ingested."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -117,6 +116,7 @@ def survey(source: Path, *, pixels: bool = True, num_workers: int | None = None)
     if not source.exists():
         raise ReadError(f"{source}: no such file or folder", code="FIL-001", hint="check the path")
     archives, files = _sources(source)
+    apart = set(files)
     scans: list[Surveyed] = []
     noticed: list[Finding] = []
     for path in archives:
@@ -126,7 +126,7 @@ def survey(source: Path, *, pixels: bool = True, num_workers: int | None = None)
             scans.append(_refused(path, source, refusal))
             continue
         scans += _dicom(headers, source, pixels=pixels)
-        noticed += (finding for file, finding in headers.noticed if file.path not in files)
+        noticed += (finding for file, finding in headers.noticed if file.path not in apart)
     read = outcomes(_read_file, files, num_workers=num_workers, label="reading")
     scans += (_file(path, source, one) for path, one in zip(files, read, strict=True))
     if not scans:
@@ -139,10 +139,14 @@ def _sources(source: Path) -> tuple[list[Path], list[Path]]:
     if not source.is_dir():
         return ([source], []) if is_dicom(source) else ([], [source])
     found = [path for path in find_scans(source) if path.is_file()]
-    archives = [path for path in found if suffix_of(path) in SUFFIXES["zip"]]
+    archives = [path for path in found if _is_archive(path)]
     # A series may be spread over folders, so that all of them are looked at together.
     trees = [source] if is_dicom(source) else []
-    return [*trees, *archives], [path for path in found if path not in archives]
+    return [*trees, *archives], [path for path in found if not _is_archive(path)]
+
+
+def _is_archive(path: Path) -> bool:
+    return suffix_of(path) in SUFFIXES["zip"]
 
 
 def _dicom(headers: Scan, source: Path, *, pixels: bool) -> Iterator[Surveyed]:
@@ -156,7 +160,7 @@ def _dicom(headers: Scan, source: Path, *, pixels: bool) -> Iterator[Surveyed]:
                 refusal = fault
         unreadable = series.refusal is None and refusal is not None
         yield Surveyed(
-            place=_place(series, source),
+            place=_relative(series.place, source),
             series=series.selector,
             modality=series.modality,
             description=series.description,
@@ -172,8 +176,7 @@ def _dicom(headers: Scan, source: Path, *, pixels: bool) -> Iterator[Surveyed]:
 def _why(series: Series, refusal: MedsegError | None) -> str:
     if refusal is not None:
         return str(refusal)
-    read = {frame.file for frame in series.frames}
-    copies = len(set(series.files) - read)
+    copies = len(series.copies)
     told = f"{copies} of its files are copies of slices" if copies else ""
     return {
         "slice": "a single slice; a case where spatial_dims=2",
@@ -206,12 +209,6 @@ def _refused(path: Path, source: Path, refusal: MedsegError) -> Surveyed:
     reason = str(ReadError(fault, code=refusal.code, hint=refusal.hint))
     verdict: Verdict = "other" if refusal.code in _NO_VOLUME else "damaged"
     return Surveyed(place=_relative(path, source), verdict=verdict, reason=reason)
-
-
-def _place(series: Series, source: Path) -> str:
-    """Return the file, archive or folder in which all of a series lies."""
-    paths = sorted({file.path for file in series.files})
-    return _relative(Path(os.path.commonpath(paths)), source)
 
 
 def _relative(path: Path, source: Path) -> str:

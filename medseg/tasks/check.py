@@ -30,6 +30,8 @@ def main(config: DictConfig) -> int:
         return check_manifest(chosen)
     if chosen["manifest"] is not None:
         raise ConfigError("source= and manifest=: expected one of them", code="CFG-003")
+    if idle := [key for key in ("fix", "data_root") if chosen[key]]:
+        raise ConfigError(f"{idle[0]}= is about a manifest; expected none beside source=")
     return check_source(chosen)
 
 

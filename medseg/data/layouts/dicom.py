@@ -1,6 +1,5 @@
 """A folder tree of DICOM: one case a volume, under ids that name nobody."""
 
-import os
 from pathlib import Path, PurePosixPath
 
 from medseg.data.case import SUV, Annotation, Channel
@@ -112,11 +111,7 @@ def _channels(volumes: list[Series], request: Request) -> tuple[Channel, ...]:
 
 def _place(series: Series, root: Path) -> str:
     """Return the folder, file or archive that a series lies in, relative to the root."""
-    paths = sorted({frame.file.path for frame in series.frames})
-    if len(paths) == 1:
-        return paths[0].relative_to(root).as_posix()
-    common = Path(os.path.commonpath(paths)).relative_to(root)
-    return common.as_posix()
+    return series.place.relative_to(root).as_posix()
 
 
 def _shared_folders(volumes: list[Series], root: Path) -> set[str]:
@@ -146,11 +141,10 @@ def _drawn(series: Series, beside: Beside, root: Path) -> tuple[Annotation, ...]
 
 def _copies(series: Series) -> list[Skipped]:
     """Say how many files say again what others of their series do; folders may name patients."""
-    read = {frame.file.path for frame in series.frames}
-    again = {file.path for file in series.files} - read
-    others = {path.parent for path in again} - {path.parent for path in read}
+    again = series.copies
     if not again:
         return []
+    others = {file.folder for file in again} - {frame.file.folder for frame in series.frames}
     where = f" in {len(others)} other folder{'s' * (len(others) > 1)}" if others else ""
     return [_left_out(series, f"{len(again)} files{where} are copies of its slices")]
 

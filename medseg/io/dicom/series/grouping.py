@@ -5,9 +5,11 @@ orientation, then, where positions repeat, by what tells the repetitions apart (
 b-value, ...). What a group lacks to be a volume is recorded, not repaired.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from medseg.core.errors import GeometryError, MedsegError, ReadError
@@ -83,6 +85,18 @@ class Series:
     def num_slices(self) -> int:
         """Slices of the volume; 0 when it cannot be read."""
         return len(self.frames)
+
+    @property
+    def copies(self) -> tuple[DicomFile, ...]:
+        """Files that say again what others say; none where it cannot be read."""
+        read = {frame.file for frame in self.frames}
+        return tuple(file for file in self.files if file not in read) if read else ()
+
+    @property
+    def place(self) -> Path:
+        """The file, archive or folder that holds its slices, whatever else lies there."""
+        files = [frame.file for frame in self.frames] or self.files
+        return Path(os.path.commonpath({file.path for file in files}))
 
     @property
     def spacing_mm(self) -> tuple[float, float, float] | None:
