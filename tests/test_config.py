@@ -138,7 +138,7 @@ def test_a_line_that_cannot_be_composed_is_one_line_that_names_the_word(
         ("model.drpout", "model.drpout: no such setting; the nearest is model.dropout;"),
         ("trainig.max_steps", "trainig.max_steps: no such setting; the nearest is training.max_st"),
         # A key is not near another only for standing in the same group.
-        ("model.widht", "model.widht: no such setting; medseg train --help"),
+        ("model.colour", "model.colour: no such setting; medseg train --help"),
     ],
 )
 def test_the_nearest_key_is_near_in_its_last_name(

@@ -65,7 +65,7 @@ def test_the_page_is_what_ledgers_and_registry_make_of_it():
 def test_every_registered_network_is_listed_with_its_paper():
     listed = {one.name: one for one in known_networks()}
     assert set(listed) == {name for name in model_names() if f"`{name}`" in PAGE.read_text()}
-    assert listed["unet"].paper == "Ronneberger et al., MICCAI 2015"
+    assert listed["unetplusplus"].paper == "Zhou et al., DLMIA 2018"
     # A kernel of 27 taps in place of 9, and nothing else, sets 3D apart from 2D.
     assert all(one.num_parameters[3] > one.num_parameters[2] for one in listed.values())
 

@@ -13,7 +13,7 @@ from medseg.core.labels import LabelSet, label_set
 from medseg.core.plan import Plan
 from medseg.planning.plan_file import override, read_plan, write_plan
 from medseg.planning.rules import make_plan
-from medseg.runtime.hardware import Hardware
+from medseg.runtime.hardware import Hardware, gpu_of
 
 CPU = Hardware(device="cpu", num_cores=2, memory_bytes=2**34, name="2 cores")
 GPU = Hardware(device="cuda", num_cores=8, memory_bytes=24 * 2**30, name="a GPU")
@@ -183,3 +183,26 @@ def test_keys_of_a_plan_can_be_set_and_others_are_refused():
         override(plan, {"patch_vx": [1, 1, 1]})
     with pytest.raises(PlanError, match="multiple of 8"):
         override(plan, {"patch_vox": [33, 32, 32]})
+
+
+def test_keys_of_the_network_can_be_set_together_where_they_depend_on_each_other():
+    plan = plan_for(fingerprint())
+    assert not plan.network.deep_supervision
+    assert override(plan, {"deep_supervision": True}).network.deep_supervision
+    chosen = {"widths": [8, 16], "strides": [[1, 2, 2]], "kernels": [[1, 3, 3], [3, 3, 3]]}
+    network = override(plan, chosen).network
+    assert (network.widths, network.strides) == ((8, 16), ((1, 2, 2),))
+    with pytest.raises(PlanError, match="2 widths, 3 strides"):
+        override(plan, {"widths": [8, 16]})
+
+
+def test_a_plan_can_be_made_for_a_gpu_that_is_elsewhere():
+    large = fingerprint(shapes=((512, 512, 400),), spacings=((0.8, 0.8, 1),))
+    medium, larger = (plan_for(large, hardware=gpu_of(memory)) for memory in (8, 24))
+    # The network of nnU-Net's residual presets, which differ by patch and batch alone.
+    assert medium.network.widths == larger.network.widths == (32, 64, 128, 256, 320, 320)
+    assert medium.device == "cuda"
+    assert np.prod(medium.patch_vox) < np.prod(larger.patch_vox)
+    for wrong in (0, True, "24GB"):
+        with pytest.raises(ConfigError, match=f"gpu_memory_gib={wrong}: expected a number above 0"):
+            gpu_of(wrong)

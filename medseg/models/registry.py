@@ -16,6 +16,7 @@ from medseg.runtime.registry import Registry
 # Which file holds which family; it is imported, and MONAI with it, when the name is asked for.
 _HOMES = {
     "attention_unet": "medseg.models.attention_unet",
+    "classic_unet": "medseg.models.classic_unet",
     "deeplabv3": "medseg.models.deeplab",
     "deeplabv3plus": "medseg.models.deeplab",
     "dynunet": "medseg.models.dynunet",

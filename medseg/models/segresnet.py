@@ -1,5 +1,8 @@
 """SegResNet (Myronenko, BrainLes 2018), without its autoencoder branch, on any strides.
 
+With the plan's deep supervision every level of the decoder is scored, which is what MONAI calls
+SegResNetDS.
+
 MONAI's own class halves every axis at every level; this one is built of its blocks and follows the
 plan's strides and widths, which makes it the same network where those are 2 and doubling.
 """
@@ -53,7 +56,7 @@ class SegResNet(nn.Module):
     """An encoder of pre-activated residual blocks and a light decoder that adds the skips.
 
     Args:
-        plan: gives axes, widths and strides.
+        plan: gives axes, widths, strides, and whether coarser levels are trained.
         num_inputs: image channels.
         num_outputs: channels of the logits.
         blocks_down: residual blocks of each level of the encoder.
@@ -94,22 +97,36 @@ class SegResNet(nn.Module):
             blocks = [ResBlock(dims, width, norm=norm, act=act) for _ in range(blocks_up)]
             self.up.append(nn.Sequential(*blocks))
             self.narrow.append(get_conv_layer(dims, widths[level + 1], width, kernel_size=1))
-        self.last = nn.Sequential(
-            get_norm_layer(name=norm, spatial_dims=dims, channels=widths[0]),
-            get_act_layer(act),
-            get_conv_layer(dims, widths[0], num_outputs, kernel_size=1, bias=True),
-        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits of the input's size, which the strides must divide."""
+        def head(width: int) -> nn.Sequential:
+            return nn.Sequential(
+                get_norm_layer(name=norm, spatial_dims=dims, channels=width),
+                get_act_layer(act),
+                get_conv_layer(dims, width, num_outputs, kernel_size=1, bias=True),
+            )
+
+        self.last = head(widths[0])
+        coarser = widths[1:-1] if plan.network.deep_supervision else ()
+        self.coarser = nn.ModuleList(head(width) for width in coarser)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return logits; while training with deep supervision all levels', finest first.
+
+        The strides must divide the input's size.
+        """
         x = self.first(x)
         skips = []
         for down in self.down:
             x = down(x)
             skips.append(x)
         skips.pop()
+        levels: list[Tensor] = []
         for narrow, up in zip(self.narrow, self.up, strict=True):
             skip = skips.pop()
             x = up(enlarge(narrow(x), skip.shape[2:]) + skip)
-        logits: Tensor = self.last(x)
-        return logits
+            levels.insert(0, x)
+        logits: Tensor = self.last(levels[0])
+        if not self.training or not self.coarser:
+            return logits
+        coarser = (head(level) for head, level in zip(self.coarser, levels[1:], strict=True))
+        return logits, *coarser

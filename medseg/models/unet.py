@@ -1,7 +1,8 @@
-"""U-Net (Ronneberger et al., MICCAI 2015), plain and with residual units (Kerfoot et al., 2018).
+"""Light U-Nets of one strided convolution a level, or of residual units (Kerfoot et al., 2018).
 
 The first convolution already carries the plan's first stride, so no convolution runs at full
-resolution; on a CPU that is several times cheaper than a full-resolution first level.
+resolution; on a CPU that is several times cheaper than a full-resolution first level, such as that
+of the published U-Net (`classic_unet`).
 """
 
 from monai.networks.nets import UNet

@@ -4,11 +4,11 @@ Its first level works at full resolution, and so do all nodes of its first row.
 """
 
 import torch
-from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 
 from medseg.core.plan import Plan
+from medseg.models.convolutions import pair
 from medseg.models.levels import largest_kernel, strides_of
 from medseg.models.registry import Layer, register_model
 from medseg.models.resize import enlarge
@@ -31,19 +31,15 @@ def unetplusplus(
     dims = plan.spatial_dims
 
     def node(num_seen: int, width: int) -> nn.Sequential:
-        pair = [
-            Convolution(
-                dims,
-                width if n else num_seen,
-                width,
-                kernel_size=largest_kernel(plan),
-                norm=norm,
-                act=act,
-                dropout=dropout,
-            )
-            for n in range(2)
-        ]
-        return nn.Sequential(*pair)
+        return pair(
+            dims,
+            num_seen,
+            width,
+            kernel=largest_kernel(plan),
+            norm=norm,
+            act=act,
+            dropout=dropout,
+        )
 
     widths = plan.network.widths
     nodes = nn.ModuleDict()

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
-
 from medseg.core.errors import ConfigError
 from medseg.core.fingerprint import Fingerprint
 from medseg.core.plan import Plan
@@ -13,13 +11,13 @@ from medseg.planning.measure import measure
 from medseg.planning.plan_file import override
 from medseg.planning.rules import make_plan
 from medseg.runtime.console import progress
-from medseg.runtime.hardware import measure_hardware, num_cores
+from medseg.runtime.hardware import Hardware, num_cores
 
 
 def plan_dataset(
     manifest: Manifest,
     *,
-    device: torch.device,
+    hardware: Hardware,
     spatial_dims: Literal[2, 3] | None = None,
     num_workers: int | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -28,7 +26,7 @@ def plan_dataset(
 
     Args:
         manifest: the dataset.
-        device: what the plan is fitted to.
+        hardware: what the plan is fitted to.
         spatial_dims: 2 or 3; None: what the manifest says.
         num_workers: threads that measure; None: one a core.
         overrides: keys of the plan to set.
@@ -49,6 +47,6 @@ def plan_dataset(
         manifest.labels,
         dataset=manifest.name,
         spatial_dims=dims,
-        hardware=measure_hardware(device),
+        hardware=hardware,
     )
     return override(plan, overrides or {}), fingerprint

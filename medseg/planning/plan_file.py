@@ -1,6 +1,6 @@
 """Plan and fingerprint on disk, and the keys of a plan a user may set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +13,7 @@ from medseg.runtime.files import read_json, write_json
 
 # Where a key that a user may set lies in the plan.
 _IN_TRAINING = ("batch_size", "num_steps", "foreground_share", "mirror_axes")
+_IN_NETWORK = ("widths", "strides", "kernels", "deep_supervision")
 _IN_PLAN = ("spacing_mm", "patch_vox", "orientation")
 
 
@@ -60,18 +61,23 @@ def override(plan: Plan, changes: Mapping[str, Any]) -> Plan:
         PlanError: values that contradict the rest of the plan.
     """
     wanted = {key: _tuples(value) for key, value in changes.items() if value is not None}
+    known = (*_IN_PLAN, *_IN_NETWORK, *_IN_TRAINING)
     for key in wanted:
-        if key not in (*_IN_PLAN, *_IN_TRAINING):
-            near = get_close_matches(key, (*_IN_PLAN, *_IN_TRAINING), n=1)
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"overrides.{key}: no such key of a plan{meant}", code="CFG-001")
-    training = replace(
-        plan.training, **{key: value for key, value in wanted.items() if key in _IN_TRAINING}
-    )
+
+    def of(keys: Sequence[str]) -> dict[str, Any]:
+        return {key: value for key, value in wanted.items() if key in keys}
+
     return replace(
-        plan, training=training, **{k: value for k, value in wanted.items() if k in _IN_PLAN}
+        plan,
+        network=replace(plan.network, **of(_IN_NETWORK)),
+        training=replace(plan.training, **of(_IN_TRAINING)),
+        **of(_IN_PLAN),
     )
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value

@@ -50,6 +50,22 @@ def pick_device(asked: str = "auto") -> "torch.device":
     return device
 
 
+def gpu_of(memory_gib: float) -> Hardware:
+    """Return a GPU of so much memory, which need not be in this machine.
+
+    Raises:
+        ConfigError: no number above 0.
+    """
+    if isinstance(memory_gib, bool) or not isinstance(memory_gib, int | float) or memory_gib <= 0:
+        raise ConfigError(f"gpu_memory_gib={memory_gib}: expected a number above 0, such as 24")
+    return Hardware(
+        device="cuda",
+        num_cores=num_cores(),
+        memory_bytes=int(memory_gib * 2**30),
+        name=f"a GPU of {memory_gib:g} GiB",
+    )
+
+
 def measure_hardware(device: "torch.device") -> Hardware:
     """Measure the device: total GPU memory, or the memory that is free on the machine."""
     import psutil

@@ -33,7 +33,7 @@ from medseg.planning.dataset import plan_dataset
 from medseg.planning.plan_file import write_fingerprint, write_plan
 from medseg.runtime.console import say, table
 from medseg.runtime.files import write_json
-from medseg.runtime.hardware import pick_device
+from medseg.runtime.hardware import measure_hardware, pick_device
 from medseg.tasks.check import report, show_findings
 from medseg.tasks.evaluate import Evaluation, evaluate, show_evaluation
 from medseg.tasks.plan import show_plan
@@ -224,7 +224,7 @@ def _check(manifest: Manifest, folder: Path) -> None:
 
 
 def _plan(manifest: Manifest, chosen: Mapping[str, Any], device: torch.device, folder: Path) -> Job:
-    plan, fingerprint = plan_dataset(manifest, device=device)
+    plan, fingerprint = plan_dataset(manifest, hardware=measure_hardware(device))
     write_fingerprint(fingerprint, folder / "fingerprint.json")
     write_plan(plan, folder / "plan.json")
     show_plan(plan, fingerprint)

@@ -10,7 +10,7 @@ from medseg.data.manifest import manifest_file, read_manifest
 from medseg.planning.dataset import plan_dataset
 from medseg.planning.plan_file import write_fingerprint, write_plan
 from medseg.runtime.console import say, table
-from medseg.runtime.hardware import pick_device
+from medseg.runtime.hardware import Hardware, gpu_of, measure_hardware, pick_device
 
 
 def main(config: Any) -> int:
@@ -23,7 +23,7 @@ def main(config: Any) -> int:
     folder = Path(chosen["output"] or path.parent)
     plan, fingerprint = plan_dataset(
         manifest,
-        device=pick_device(chosen["device"]),
+        hardware=_hardware(chosen),
         spatial_dims=chosen["spatial_dims"],
         num_workers=chosen["num_workers"],
         overrides=chosen["overrides"],
@@ -33,6 +33,13 @@ def main(config: Any) -> int:
     show_plan(plan, fingerprint)
     say(f"wrote {folder / 'plan.json'} and fingerprint.json; edit the plan as you like")
     return 0
+
+
+def _hardware(chosen: dict[str, Any]) -> Hardware:
+    """Return the device at hand, or the GPU elsewhere that `gpu_memory_gib` tells of."""
+    if chosen["gpu_memory_gib"] is None:
+        return measure_hardware(pick_device(chosen["device"]))
+    return gpu_of(chosen["gpu_memory_gib"])
 
 
 def show_plan(plan: Plan, fingerprint: Fingerprint) -> None:

@@ -27,7 +27,7 @@ from medseg.planning.plan_file import (
 )
 from medseg.runtime.console import LiveProgress, say, table
 from medseg.runtime.files import digest_json, write_json
-from medseg.runtime.hardware import pick_device
+from medseg.runtime.hardware import measure_hardware, pick_device
 from medseg.runtime.home import home
 from medseg.runtime.interrupt import interruption
 from medseg.runtime.provenance import write_provenance
@@ -218,7 +218,7 @@ def _plan_for(
     fingerprint_path = path.with_name("fingerprint.json")
     if not path.exists() and not chosen["plan"] and not resume:
         say(f"no plan yet: measuring {len(measured_cases(manifest))} cases")
-        plan, fingerprint = plan_dataset(manifest, device=device)
+        plan, fingerprint = plan_dataset(manifest, hardware=measure_hardware(device))
         write_fingerprint(fingerprint, fingerprint_path)
         write_plan(plan, path)
     plan = override(read_plan(path), {} if resume else chosen["overrides"])
