@@ -29,18 +29,24 @@ def main() -> None:
     words.add_argument("manifest", type=Path)
     words.add_argument("output", type=Path)
     chosen = words.parse_args()
-    manifest = read_manifest(chosen.manifest)
+    print(halve(chosen.manifest, chosen.output))
+
+
+def halve(path: Path, output: Path) -> Path:
+    """Cut every scan of a manifest in two; return the manifest of the halves."""
+    manifest = read_manifest(path)
     things = replace(manifest, labels=manifest.labels.with_things(manifest.labels.names))
     (name,) = manifest.labels.names
     halves = replace(
         manifest,
         name=f"{manifest.name}_halves",
-        data_root=chosen.output,
+        data_root=output,
         labels=label_set({name: ">0"}).with_things([name]),
         num_folds=2,
-        cases=tuple(half for case in things.cases for half in cut(things, case, chosen.output)),
+        cases=tuple(half for case in things.cases for half in cut(things, case, output)),
     )
-    write_manifest(halves, chosen.output / "manifest.json")
+    write_manifest(halves, output / "manifest.json")
+    return output / "manifest.json"
 
 
 def cut(manifest: Manifest, case: Case, output: Path) -> list[Case]:

@@ -27,7 +27,8 @@ _SECTIONS = {
 _TITLE = "# Which network?\n\nThis page is made by `python -m benchmarks.models_page`."
 _FROM_ROWS = """\
 What was measured comes from the rows in [benchmarks/results](../benchmarks/results), each with the
-commit it was measured on; below every table stands the command that measures it again."""
+commit it was measured on; below every table stands the command that measures it again. Each
+MANIFEST is one that `python -m benchmarks.manifests DATA FOLDER` makes of public scans."""
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from medseg.losses.registry import build_loss
 from medseg.models.registry import build_model, has_coarser_outputs, model_names
 
 CONF = Path(__file__).parents[1] / "conf"
+Drop = nn.modules.dropout._DropoutNd
 MOST_STEPS, STEPS_BETWEEN_LOOKS = 400, 20
 
 
@@ -66,12 +67,15 @@ def test_odd_sizes_can_be_trained_on(name, dims):
     network = make_network(name, make_plan(dims)).train()
     logits = network(torch.randn(2, NUM_INPUTS, *(9, 7, 5)[:dims]))
     assert logits.shape[2:] == (9, 7, 5)[:dims]
+    logits.square().mean().backward()
+    assert all(w.grad.isfinite().all() for w in network.parameters())
 
 
 @pytest.mark.parametrize("deep_supervision", [False, True], ids=["single", "deep_supervision"])
-@pytest.mark.parametrize("dims", [2, 3])
-def test_the_loss_reaches_every_parameter(name, dims, deep_supervision):
-    network = make_network(name, make_plan(dims, deep_supervision=deep_supervision)).train()
+@pytest.mark.parametrize(("dims", "strides"), [(2, ISOTROPIC), (3, THICK_SLICES)])
+def test_the_loss_reaches_every_parameter(name, dims, strides, deep_supervision):
+    plan = make_plan(dims, strides, deep_supervision=deep_supervision)
+    network = make_network(name, plan).train()
     shape = (32, 32, 16)[:dims]
     loss = DeepSupervision(build_loss("dice_ce", num_outputs=NUM_OUTPUTS, ignore_index=None))
     label = torch.randint(0, NUM_OUTPUTS, (2, *shape))
@@ -87,6 +91,22 @@ def test_a_family_is_known_to_have_coarser_outputs_by_its_weights(name):
     logits = make_network(name, plan).train()(torch.randn(2, NUM_INPUTS, 32, 32))
     known = has_coarser_outputs(name, plan=plan, settings=NARROW.get(name, {}))
     assert known == isinstance(logits, tuple)
+
+
+def test_of_several_outputs_the_first_is_the_one_that_predicts(name):
+    network = make_network(name, make_plan(2, deep_supervision=True))
+    x = torch.randn(2, NUM_INPUTS, 32, 32)
+    # All that tells training from prediction is held still.
+    network.train()
+    for layer in network.modules():
+        if not list(layer.children()) and isinstance(layer, nn.modules.batchnorm._BatchNorm | Drop):
+            layer.eval()
+    with torch.no_grad():
+        logits = network(x)
+        levels = logits if isinstance(logits, tuple) else (logits,)
+        assert torch.allclose(levels[0], network.eval()(x), atol=1e-5)
+    sizes = [level.shape[2] for level in levels]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

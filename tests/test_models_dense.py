@@ -104,19 +104,26 @@ def test_parameters_are_the_closed_form_in_2d_and_3d(dims, stem, three):
         (PAPER_3D, 32, [(2, 2, 2)] * 5, [(1, 1, 1)] * 4),
         (PAPER_3D, 16, [(2, 2, 2)] * 4 + [(1, 1, 1)], [(1, 1, 1)] * 3 + [(2, 2, 2)]),
         (PAPER_3D, 8, [(2, 2, 2)] * 3 + [(1, 1, 1)] * 2, [(1,) * 3, (1,) * 3, (2,) * 3, (4,) * 3]),
-        # Thick slices: the third axis starts late and stops where the plan does.
+        # Thick slices: the third axis starts late and catches up.
         (
             ((2, 2, 1), (2, 2, 2), (2, 2, 2)),
             8,
-            [(2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1)],
-            [(1, 1, 1), (1, 1, 1), (2, 2, 2), (4, 4, 4)],
+            [(2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 2), (1, 1, 1)],
+            [(1, 1, 1), (1, 1, 1), (2, 2, 1), (4, 4, 2)],
         ),
-        # A plan of two strides: no axis is strided by more than 4.
+        # A plan of two strides: the encoder goes on while a patch of 64 has 4 voxels left.
         (
             ((2, 2, 2), (2, 2, 2)),
             32,
-            [(2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1), (1, 1, 1)],
-            [(1,) * 3, (2,) * 3, (4,) * 3, (8,) * 3],
+            [(2, 2, 2)] * 4 + [(1, 1, 1)],
+            [(1,) * 3, (1,) * 3, (1,) * 3, (2,) * 3],
+        ),
+        # An axis that is never strided is not dilated either.
+        (
+            ((2, 2, 1),) * 3,
+            16,
+            [(2, 2, 1)] * 4 + [(1, 1, 1)],
+            [(1, 1, 1)] * 3 + [(2, 2, 1)],
         ),
     ],
 )
@@ -236,6 +243,132 @@ def test_mean_pyramid_equals_means_over_parts(dims):
         corner = x[(..., *[slice(0, n // 2) for n in x.shape[2:]])]
         part = pyramid.levels[1].unit(corner.mean(dim=tuple(range(2, 2 + dims)), keepdim=True))
         assert torch.allclose(features[(0, slice(6, 8), *[0] * dims)], part.flatten())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "stride"),
+    [
+        ("fcn", {"variant": "32s"}, 32),
+        ("fcn", {"variant": "16s"}, 16),
+        ("fcn", {"variant": "8s"}, 8),
+        ("fcn", {"variant": "dilated", "output_stride": 8}, 8),
+        ("fcn", {"variant": "dilated", "output_stride": 16}, 16),
+        ("deeplabv3", {"output_stride": 8}, 8),
+        ("deeplabv3", {"output_stride": 16}, 16),
+        ("deeplabv3plus", {"output_stride": 16}, 4),
+        ("pspnet", {"output_stride": 8}, 8),
+        ("pspnet", {"output_stride": 16}, 16),
+    ],
+)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_logits_are_made_at_the_resolution_that_the_family_is_named_for(
+    name, settings, stride, dims
+):
+    plan = make_plan(dims, PAPER_2D if dims == 2 else PAPER_3D)
+    with torch.device("meta"):
+        network = build_model(name, plan=plan, num_inputs=1, num_outputs=3, settings=settings)
+        dense = network.network.eval()
+        logits = dense.head(dense.encoder(torch.zeros(1, 1, *[64] * dims)))
+    assert logits.shape[2:] == (64 // stride,) * dims
+
+
+@pytest.mark.parametrize(
+    ("patch_vox", "strides", "output_stride", "rates"),
+    [
+        ((513, 513, 1), PAPER_2D, 16, [(6, 6), (12, 12), (18, 18)]),
+        ((1024, 513, 1), PAPER_2D, 8, [(12, 12), (24, 24), (36, 36)]),
+        ((256, 513, 1), PAPER_2D, 16, [(3, 6), (6, 12), (9, 18)]),
+        # Hippocampus on a CPU: 5 x 7 x 5 features.
+        ((40, 56, 40), ((2, 2, 2),) * 3, 16, [(1, 1, 1), (2, 3, 2), (3, 4, 3)]),
+    ],
+)
+def test_rates_are_the_papers_for_its_stride_and_crop(patch_vox, strides, output_stride, rates):
+    dims = 2 if patch_vox[2] == 1 else 3
+    plan = make_plan(dims, strides)
+    # The paper's crop is no multiple of any stride, which a plan would refuse.
+    object.__setattr__(plan, "patch_vox", patch_vox)
+    settings = {"output_stride": output_stride, "encoder": "resnet18"}
+    for name in ("deeplabv3", "deeplabv3plus"):
+        network = build_model(name, plan=plan, num_inputs=1, num_outputs=2, settings=settings)
+        pyramid = next(m for m in network.modules() if isinstance(m, AtrousPyramid))
+        assert [branch[0].dilation for branch in pyramid.branches[1:-1]] == rates
+
+
+@pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus"])
+def test_every_tap_of_the_context_learns_from_a_small_patch(name):
+    plan = replace(make_plan(3, ((2, 2, 2),) * 3), patch_vox=(40, 56, 40))
+    settings = {"encoder": "resnet18", "dropout": 0.0}
+    network = build_model(name, plan=plan, num_inputs=1, num_outputs=2, settings=settings)
+    network.train()(torch.randn(1, 1, 40, 56, 40)).square().sum().backward()
+    pyramid = next(m for m in network.modules() if isinstance(m, AtrousPyramid))
+    for branch in pyramid.branches[1:-1]:
+        taps = branch[0].weight.grad.flatten(2).abs().sum((0, 1))
+        assert (taps > 0).all()
+
+
+def test_the_decoder_of_deeplabv3plus_sets_enlarged_context_beside_the_first_stage():
+    plan = make_plan(2, PAPER_2D)
+    network = build_model("deeplabv3plus", plan=plan, num_inputs=1, num_outputs=3).eval()
+    head, widths = network.network.head, network.network.encoder.widths
+    stages = [torch.randn(1, width, 64 // stride, 64 // stride) for width, stride in
+              zip(widths, (4, 8, 16, 16), strict=True)]  # fmt: skip
+    with torch.no_grad():
+        deep = functional.interpolate(head.deep(stages[3]), scale_factor=4, mode="bilinear")
+        expected = head.fuse(torch.cat([deep, head.shallow(stages[0])], dim=1))
+        assert torch.allclose(head(stages), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks"), [("resnet18", (2, 2, 2, 2)), ("resnet34", (3, 4, 6, 3))]
+)
+def test_parameters_of_the_shallow_encoders_are_the_published_ones(shape, blocks):
+    total = 3 * 64 * 49 + 2 * 64
+    features = 64
+    for width, num_blocks in zip((64, 128, 256, 512), blocks, strict=True):
+        for _ in range(num_blocks):
+            total += 9 * width * (features + width) + 4 * width
+            total += features * width + 2 * width if features != width else 0
+            features = width
+    # Of torchvision's documentation, less the classifier.
+    assert total == {"resnet18": 11_689_512, "resnet34": 21_797_672}[shape] - 513_000
+    with torch.device("meta"):
+        encoder = Encoder(
+            make_plan(2, PAPER_2D, base=64),
+            num_inputs=3, shape=shape, output_stride=32, style=Style(dims=2),
+        )  # fmt: skip
+    assert count_parameters(encoder) == total
+
+
+def test_where_the_plans_kernels_are_flat_the_encoders_are():
+    plan = make_plan(3, ((2, 2, 1), (2, 2, 1), (2, 2, 1)))
+    flat = replace(plan.network, kernels=((3, 3, 1),) * 3 + ((3, 3, 3),))
+    with torch.device("meta"):
+        encoder = Encoder(
+            replace(plan, network=flat),
+            num_inputs=1, shape="resnet18", output_stride=16, style=Style(dims=3),
+        )  # fmt: skip
+    assert encoder.first[0].kernel_size == (7, 7, 1)
+    assert encoder.first[3].kernel_size == (3, 3, 1)
+    stages = [stage[0].body[0].kernel_size for stage in encoder.stages]
+    assert stages == [(3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3)]
+
+
+@pytest.mark.parametrize("name", ["deeplabv3", "pspnet"])
+def test_a_norm_a_scan_does_not_stumble_over_the_mean_of_all(name):
+    network = build_model(
+        name, plan=make_plan(2, PAPER_2D), num_inputs=1, num_outputs=2,
+        settings={"norm": "instance", "encoder": "resnet18"},
+    )  # fmt: skip
+    assert network.train()(torch.randn(1, 1, 64, 64)).isfinite().all()
+
+
+@pytest.mark.parametrize("output_stride", [0, -8, 3, 64])
+def test_an_output_stride_that_no_paper_has_is_refused(output_stride):
+    with pytest.raises(ConfigError, match="expected 8, 16 or 32"):
+        build_model(
+            "deeplabv3", plan=make_plan(2, PAPER_2D), num_inputs=1, num_outputs=2,
+            settings={"output_stride": output_stride},
+        )  # fmt: skip
 
 
 def test_fcn_8s_adds_the_scores_of_three_stages():

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from small_networks import make_network, make_plan
+from torch import nn
 
 from medseg.core.plan import NetworkPlan
 from medseg.models.cost import count_parameters
@@ -75,12 +76,46 @@ def test_the_residual_encoder_unet_has_the_layers_of_nnunets_presets(dims):
     before = (32, *RESENC_WIDTHS[:-1])
     for seen, width, blocks in zip(before, RESENC_WIDTHS, RESENC_BLOCKS, strict=True):
         first = normed(seen, width, 3) + normed(width, width, 3)
-        shortcut = normed(seen, width, 1) if seen != width else 0
+        shortcut = seen * width + 2 * width if seen != width else 0
         expected += first + shortcut + (blocks - 1) * 2 * normed(width, width, 3)
     for above, width in pairwise(RESENC_WIDTHS):
         expected += conv(width, above, 2) + normed(2 * above, above, 3)
-    expected += conv(32, 2, 1)
-    assert count_parameters(built("resenc_unet", dims, RESENC_WIDTHS)) == expected
+    expected += conv(32, 3, 1)
+    network = built("resenc_unet", dims, RESENC_WIDTHS, num_outputs=3)
+    assert count_parameters(network) == expected
+    # What nnU-Net's own network counts in 3D, with deep supervision.
+    coarser = sum(conv(width, 3, 1) for width in RESENC_WIDTHS[1:-1])
+    assert dims == 2 or expected + coarser == 102_350_575
+
+
+@pytest.mark.parametrize("name", ["classic_unet", "unetplusplus", "dynunet", "resenc_unet"])
+def test_a_levels_kernel_is_the_plans(name):
+    plan = make_plan(3, ((2, 2, 1), (2, 2, 2)))
+    plan = replace(plan, network=replace(plan.network, kernels=((3, 3, 1), (3, 3, 3), (1, 3, 3))))
+    found = {tuple(w.shape[2:]) for w in make_network(name, plan).parameters() if w.ndim == 5}
+    assert {(3, 3, 1), (3, 3, 3), (1, 3, 3)} <= found
+    first = next(w for w in make_network(name, plan).parameters() if w.ndim == 5)
+    assert tuple(first.shape[2:]) == (3, 3, 1)
+
+
+@pytest.mark.parametrize("name", ["unet", "resunet"])
+def test_a_light_unet_begins_at_full_resolution_where_the_plan_says_so(name):
+    plan = make_plan(2)
+    fine = replace(plan, network=replace(plan.network, full_resolution=True))
+    for chosen, steps in ((plan, [2, 2]), (fine, [1, 2, 2])):
+        convs = [m for m in make_network(name, chosen).modules() if isinstance(m, nn.Conv2d)]
+        assert convs[0].stride[0] == steps[0]
+        network = make_network(name, chosen).eval()
+        assert network(torch.zeros(1, 2, 16, 16)).shape == (1, 3, 16, 16)
+        assert sorted(m.stride[0] for m in network.modules()
+                      if isinstance(m, nn.ConvTranspose2d)) == sorted(steps)  # fmt: skip
+
+
+def test_mednexts_larger_sizes_widen_and_repeat_their_blocks_both_ways():
+    network = built("mednext", 2, (32, 64, 128), expansion=[2, 3, 4], num_blocks=[3, 4])
+    blocks = [m for m in network.modules() if type(m).__name__ == "MedNeXtBlock"]
+    ratios = [block.conv2.out_channels // block.conv2.in_channels for block in blocks]
+    assert ratios == [2] * 3 + [3] * 4 + [4] * 4 + [3] * 4 + [2] * 3
 
 
 def test_segresnet_scores_every_level_of_its_decoder_under_deep_supervision():

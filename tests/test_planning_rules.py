@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from medseg.core.errors import ConfigError, PlanError
 from medseg.core.fingerprint import CaseFingerprint, Fingerprint, Intensity
 from medseg.core.labels import LabelSet, label_set
 from medseg.core.plan import Plan
+from medseg.models.registry import build_model
 from medseg.planning.plan_file import override, read_plan, write_plan
 from medseg.planning.rules import make_plan
 from medseg.runtime.hardware import Hardware, gpu_of
@@ -56,8 +58,20 @@ def test_a_small_scan_is_taken_whole():
 
 def test_on_a_cpu_the_first_convolution_halves_and_on_a_gpu_it_does_not():
     large = fingerprint(shapes=((200, 200, 200),))
-    assert plan_for(large).network.strides[0] == (2, 2, 2)
-    assert plan_for(large, hardware=GPU).network.strides[0] == (1, 1, 1)
+    assert not plan_for(large).network.full_resolution
+    on_gpu = plan_for(large, hardware=GPU).network
+    assert on_gpu.full_resolution
+    # Levels of full resolution are no further than one: each next one has half of it.
+    assert on_gpu.strides == ((2, 2, 2),) * 5
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (6, 6, 6), (12, 12, 3)])
+@pytest.mark.parametrize("name", ["unet", "dynunet", "segresnet", "unetplusplus"])
+def test_the_smallest_cases_have_plans_that_networks_can_be_built_of(shape, name):
+    plan = plan_for(fingerprint(shapes=(shape,)))
+    assert len(plan.network.widths) >= 3
+    network = build_model(name, plan=plan, num_inputs=1, num_outputs=2).eval()
+    assert network(torch.zeros(1, 1, *shape)).shape == (1, 2, *shape)
 
 
 def test_coarse_slices_are_pooled_and_convolved_later():
@@ -201,6 +215,7 @@ def test_a_plan_can_be_made_for_a_gpu_that_is_elsewhere():
     medium, larger = (plan_for(large, hardware=gpu_of(memory)) for memory in (8, 24))
     # The network of nnU-Net's residual presets, which differ by patch and batch alone.
     assert medium.network.widths == larger.network.widths == (32, 64, 128, 256, 320, 320)
+    assert medium.network.strides == larger.network.strides == ((2, 2, 2),) * 5
     assert medium.device == "cuda"
     assert np.prod(medium.patch_vox) < np.prod(larger.patch_vox)
     for wrong in (0, True, "24GB"):

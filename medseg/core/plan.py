@@ -62,12 +62,15 @@ class NetworkPlan:
         strides: down-sampling between levels along i, j, k, one entry fewer than `widths`.
         kernels: kernel size along i, j, k, one entry a level.
         deep_supervision: outputs at coarser levels are trained too.
+        full_resolution: networks whose first convolution may carry the first stride (`unet`,
+            `resunet`) have a level at full resolution before it, as most families always do.
     """
 
     widths: tuple[int, ...]
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
     deep_supervision: bool = False
+    full_resolution: bool = False
 
     def __post_init__(self) -> None:
         if len(self.strides) != len(self.widths) - 1 or len(self.kernels) != len(self.widths):

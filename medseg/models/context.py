@@ -26,6 +26,9 @@ class MeanPool(nn.Module):
         pool = nn.AdaptiveAvgPool2d if style.dims == 2 else nn.AdaptiveAvgPool3d
         self.pool = pool(num_parts)
         self.unit = style.unit(num_inputs, num_outputs, kernel=1)
+        if num_parts == 1 and isinstance(self.unit[1], nn.modules.instancenorm._InstanceNorm):
+            # Over a single voxel a scan has no variance to divide by.
+            self.unit[1] = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of the input's size."""
@@ -39,7 +42,7 @@ class AtrousPyramid(nn.Module):
         style: of the layers.
         num_inputs: features that come in.
         num_outputs: features of each branch, and of their fusion.
-        rates: dilation of each 3 x 3 branch.
+        rates: dilation of each 3 x 3 branch, one number or one an axis.
         dropout: share of the fused features dropped while training.
         separable: whether those branches are separable convolutions (DeepLabV3+).
     """
@@ -50,7 +53,7 @@ class AtrousPyramid(nn.Module):
         num_inputs: int,
         num_outputs: int,
         *,
-        rates: Sequence[int],
+        rates: Sequence[Sequence[int] | int],
         dropout: float,
         separable: bool = False,
     ) -> None:

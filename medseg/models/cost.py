@@ -53,6 +53,7 @@ def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
 def _short(number: int) -> str:
     """Three digits and a prefix, such as `1.93 M`."""
     for prefix, unit in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= unit:
+        # Not 1e+03 of the smaller unit.
+        if number >= 0.9995 * unit:
             return f"{number / unit:.3g} {prefix}"
     return f"{number} "

@@ -13,8 +13,8 @@ from medseg.models.encoder import GROUP_NORM, Encoder, Shape, Style
 from medseg.models.registry import Layer, register_model
 from medseg.models.resize import enlarge
 
-# Dilations of the paper at output stride 16; at 8 they are twice that.
-_RATES = (6, 12, 18)
+# Dilations of the paper at output stride 16 and the crop, in pixels, that it trained on.
+_RATES, _STRIDE, _CROP_VOX = (6, 12, 18), 16, 513
 # The paper's head has 256 features where the encoder's first convolution has 64, and the decoder
 # sees 48 of the first stage.
 _HEAD_SHARE, _SHALLOW_SHARE = 256 / 64, 48 / 64
@@ -29,7 +29,7 @@ def deeplabv3(
     num_outputs: int,
     encoder: Shape = "resnet50",
     output_stride: int = 16,
-    rates: Sequence[int] = _RATES,
+    rates: Sequence[int] | None = None,
     norm: Layer = GROUP_NORM,
     dropout: float = 0.5,
 ) -> nn.Module:
@@ -40,7 +40,13 @@ def deeplabv3(
     )
     width = _width(plan, _HEAD_SHARE)
     head = nn.Sequential(
-        AtrousPyramid(style, stages.widths[-1], width, rates=rates, dropout=dropout),
+        AtrousPyramid(
+            style,
+            stages.widths[-1],
+            width,
+            rates=rates or atrous_rates(plan, stages.stride),
+            dropout=dropout,
+        ),
         style.unit(width, width),
         style.score(width, num_outputs),
     )
@@ -55,7 +61,7 @@ def deeplabv3plus(
     num_outputs: int,
     encoder: Shape = "resnet50",
     output_stride: int = 16,
-    rates: Sequence[int] = _RATES,
+    rates: Sequence[int] | None = None,
     norm: Layer = GROUP_NORM,
     dropout: float = 0.5,
 ) -> nn.Module:
@@ -68,7 +74,12 @@ def deeplabv3plus(
     head = ShallowAndDeep(
         shallow=style.unit(stages.widths[0], shallow_width, kernel=1),
         deep=AtrousPyramid(
-            style, stages.widths[-1], width, rates=rates, dropout=dropout, separable=True
+            style,
+            stages.widths[-1],
+            width,
+            rates=rates or atrous_rates(plan, stages.stride),
+            dropout=dropout,
+            separable=True,
         ),
         fuse=nn.Sequential(
             style.separable(width + shallow_width, width),
@@ -100,6 +111,23 @@ class ShallowAndDeep(nn.Module):
         deep = enlarge(self.deep(features[-1]), fine.shape[2:])
         logits: Tensor = self.fuse(torch.cat([deep, fine], dim=1))
         return logits
+
+
+def atrous_rates(plan: Plan, stride: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the dilations of the context's branches, one number an axis each.
+
+    They are the paper's for the stride along an axis (twice as wide at 8), narrower where the patch
+    is smaller than the paper's crop: else the widest would see nothing but padding.
+
+    Args:
+        plan: whose patch it is.
+        stride: of these features, one number an axis.
+    """
+    of_axes = [
+        [max(1, round(rate * _STRIDE / step * min(1, size / _CROP_VOX))) for rate in _RATES]
+        for size, step in zip(plan.patch_vox, stride, strict=False)
+    ]
+    return list(zip(*of_axes, strict=True))
 
 
 def _width(plan: Plan, share: float) -> int:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from medseg.core.plan import Plan
 from medseg.models.encoder import Encoder, Style
+from medseg.models.padding import PaddedNetwork
 from medseg.models.resize import enlarge
 
 # Share of features dropped before the auxiliary head's logits, as in the reference implementations.
@@ -55,13 +56,16 @@ class LastStage(nn.Module):
 
 
 def dense_network(plan: Plan, *, encoder: Encoder, head: nn.Module, num_outputs: int) -> nn.Module:
-    """Put encoder and head together, with the auxiliary head that the plan asks for."""
+    """Put encoder and head together, with the auxiliary head that the plan asks for.
+
+    The input is padded to what the encoder's strides need, which are not always the plan's.
+    """
     auxiliary = None
     if plan.network.deep_supervision:
         auxiliary = fully_convolutional(
             encoder.style, encoder.widths[2], num_outputs, dropout=_AUXILIARY_DROPOUT
         )
-    return DenseNetwork(encoder, head, auxiliary)
+    return PaddedNetwork(DenseNetwork(encoder, head, auxiliary), multiple=encoder.stride)
 
 
 def fully_convolutional(

@@ -2,9 +2,10 @@
 
 The shapes are those of ResNet-18, 34 and 50, in 2D and 3D. Strides follow the plan, axis by axis;
 once an axis has reached its output stride, later stages dilate along it (Yu and Koltun, ICLR 2016;
-Chen et al., 2017).
+Chen et al., 2017). Where the plan's kernels are flat, so are these.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,7 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import Tensor, nn
 
 from medseg.core.plan import Plan
-from medseg.models.levels import stride_of, strides_of
+from medseg.models.levels import kernels_of, stride_of, strides_of
 from medseg.models.registry import Layer
 
 Shape = Literal["resnet18", "resnet34", "resnet50"]
@@ -23,6 +24,10 @@ GROUP_NORM = ("group", {"num_groups": 8})
 _BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 # A ResNet strides in its first convolution, its pooling, and its second to fourth stage.
 _NUM_STRIDES = 5
+_STRIDES_BEFORE_STAGES = 2
+_OUTPUT_STRIDES = (8, 16, 32)
+# Beyond the plan's own strides, features keep this many voxels along an axis of the patch.
+_LEAST_FEATURES_VOX = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,24 +42,28 @@ class Style:
         num_inputs: int,
         num_outputs: int,
         *,
-        kernel: int = 3,
+        kernel: Sequence[int] | int = 3,
         stride: Sequence[int] | int = 1,
         dilation: Sequence[int] | int = 1,
         groups: int = 1,
     ) -> nn.Module:
         """Return a convolution without bias that keeps the size where its stride is 1."""
-        rates = [dilation] * self.dims if isinstance(dilation, int) else list(dilation)
+        rates, sizes = self.of_axes(dilation), self.of_axes(kernel)
         layer: nn.Module = Conv[Conv.CONV, self.dims](
             num_inputs,
             num_outputs,
-            kernel,
-            stride=stride if isinstance(stride, int) else tuple(stride),
-            padding=tuple(rate * (kernel // 2) for rate in rates),
-            dilation=tuple(rates),
+            sizes,
+            stride=self.of_axes(stride),
+            padding=tuple(rate * (size // 2) for rate, size in zip(rates, sizes, strict=True)),
+            dilation=rates,
             groups=groups,
             bias=False,
         )
         return layer
+
+    def of_axes(self, number: Sequence[int] | int) -> tuple[int, ...]:
+        """Return one number an axis."""
+        return (number,) * self.dims if isinstance(number, int) else tuple(number)
 
     def score(self, num_inputs: int, num_outputs: int) -> nn.Module:
         """Return the 1 x 1 convolution that ends in logits."""
@@ -71,7 +80,12 @@ class Style:
         return nn.ReLU(inplace=True)
 
     def unit(
-        self, num_inputs: int, num_outputs: int, *, kernel: int = 3, dilation: int = 1
+        self,
+        num_inputs: int,
+        num_outputs: int,
+        *,
+        kernel: int = 3,
+        dilation: Sequence[int] | int = 1,
     ) -> nn.Sequential:
         """Return convolution, normalisation and activation."""
         return nn.Sequential(
@@ -80,7 +94,9 @@ class Style:
             self.active(),
         )
 
-    def separable(self, num_inputs: int, num_outputs: int, *, dilation: int = 1) -> nn.Sequential:
+    def separable(
+        self, num_inputs: int, num_outputs: int, *, dilation: Sequence[int] | int = 1
+    ) -> nn.Sequential:
         """Return a 3 x 3 unit that sees each feature alone, and a 1 x 1 unit that sees all."""
         return nn.Sequential(
             self.conv(num_inputs, num_inputs, dilation=dilation, groups=num_inputs),
@@ -98,6 +114,7 @@ class ResidualBlock(nn.Module):
         num_inputs: features that come in.
         width: features of the inner convolutions; a bottleneck gives out four times as many.
         bottleneck: ResNet-50's block instead of ResNet-18's and 34's.
+        kernel: of the 3 x 3 convolutions, one number an axis: 1 along thick slices.
         stride: of the 3 x 3 convolution (the first, without bottleneck), one number an axis.
         dilation: of the 3 x 3 convolutions, one number an axis.
     """
@@ -109,6 +126,7 @@ class ResidualBlock(nn.Module):
         num_inputs: int,
         width: int,
         bottleneck: bool,
+        kernel: Sequence[int],
         stride: Sequence[int],
         dilation: Sequence[int],
     ) -> None:
@@ -117,14 +135,14 @@ class ResidualBlock(nn.Module):
         if bottleneck:
             convs = [
                 style.conv(num_inputs, width, kernel=1),
-                style.conv(width, width, stride=stride, dilation=dilation),
+                style.conv(width, width, kernel=kernel, stride=stride, dilation=dilation),
                 style.conv(width, num_outputs, kernel=1),
             ]
             widths = [width, width, num_outputs]
         else:
             convs = [
-                style.conv(num_inputs, width, stride=stride, dilation=dilation),
-                style.conv(width, width, dilation=dilation),
+                style.conv(num_inputs, width, kernel=kernel, stride=stride, dilation=dilation),
+                style.conv(width, width, kernel=kernel, dilation=dilation),
             ]
             widths = [width, width]
         layers: list[nn.Module] = []
@@ -150,19 +168,20 @@ class Encoder(nn.Module):
     """A dilated residual network without its classifier.
 
     Args:
-        plan: gives axes, strides, and in `widths[0]` the features of the first convolution (64 in
-            the paper), which the stages double.
+        plan: gives axes, strides, kernels, and in `widths[0]` the features of the first convolution
+            (64 in the paper), which the stages double.
         num_inputs: image channels.
         shape: whose blocks, and how many of them.
-        output_stride: the most that any axis is strided in all; the plan may ask for less.
+        output_stride: the most that any axis is strided in all, see `schedule`.
         style: of the layers.
 
     Attributes:
         style: of the layers.
         widths: features of the four stages.
+        stride: of the last stage, one number an axis.
 
     Raises:
-        ValueError: an unknown shape.
+        ValueError: an unknown shape or output stride.
     """
 
     def __init__(
@@ -174,16 +193,21 @@ class Encoder(nn.Module):
         self.style = style
         base, bottleneck = plan.network.widths[0], shape == "resnet50"
         steps, dilations = schedule(plan, output_stride)
+        self.stride = tuple(math.prod(of_axis) for of_axis in zip(*steps, strict=True))
+        kernels = [*kernels_of(plan), *kernels_of(plan)[-1:] * _NUM_STRIDES]
+        wide, pooled = (tuple(size if k > 1 else 1 for k in kernels[0]) for size in (7, 3))
         self.first = nn.Sequential(
-            style.conv(num_inputs, base, kernel=7, stride=steps[0]),
+            style.conv(num_inputs, base, kernel=wide, stride=steps[0]),
             style.normed(base),
             style.active(),
-            Pool[Pool.MAX, style.dims](3, stride=steps[1], padding=1),
+            Pool[Pool.MAX, style.dims](
+                pooled, stride=steps[1], padding=tuple(size // 2 for size in pooled)
+            ),
         )
         self.stages = nn.ModuleList()
         num_features = base
         # The first stage has no stride of its own.
-        own = [(1,) * style.dims, *steps[2:]]
+        own = [(1,) * style.dims, *steps[_STRIDES_BEFORE_STAGES:]]
         for stage, num_blocks in enumerate(_BLOCKS[shape]):
             width = base * 2**stage
             blocks = []
@@ -197,6 +221,7 @@ class Encoder(nn.Module):
                         num_inputs=num_features,
                         width=width,
                         bottleneck=bottleneck,
+                        kernel=kernels[_STRIDES_BEFORE_STAGES + stage],
                         stride=(1,) * style.dims if block else own[stage],
                         dilation=dilations[stage] if block else before,
                     )
@@ -220,15 +245,26 @@ def schedule(plan: Plan, output_stride: int) -> tuple[list[tuple[int, ...]], lis
     """Decide, axis by axis, where the encoder strides and where it dilates instead.
 
     Args:
-        plan: its strides are taken in order, and 2 where it has fewer than five; no axis is
-            strided by more than the plan does in all.
-        output_stride: nor by more than this.
+        plan: its strides are taken in order, and 2 where it has fewer than five. An axis is strided
+            by more than the plan does in all only as long as the patch has 4 voxels left along it;
+            one that the plan never strides is neither strided nor dilated.
+        output_stride: the most along any axis: 8, 16 or 32.
 
     Returns:
         The five strides of a ResNet, and the dilation of its four stages.
+
+    Raises:
+        ValueError: another output stride.
     """
-    asked = [*strides_of(plan), *[(2,) * plan.spatial_dims] * _NUM_STRIDES][:_NUM_STRIDES]
-    most = [min(output_stride, total) for total in stride_of(plan)]
+    if output_stride not in _OUTPUT_STRIDES:
+        raise ValueError(f"output_stride {output_stride}; expected 8, 16 or 32")
+    totals = stride_of(plan)
+    further = tuple(2 if total > 1 else 1 for total in totals)
+    asked = [*strides_of(plan), *[further] * _NUM_STRIDES][:_NUM_STRIDES]
+    most = [
+        min(output_stride, max(total, size // _LEAST_FEATURES_VOX))
+        for total, size in zip(totals, plan.patch_vox, strict=False)
+    ]
     reached, dilation = [1] * plan.spatial_dims, [1] * plan.spatial_dims
     steps, dilations = [], [tuple(dilation)]
     for place, wanted in enumerate(asked):
@@ -236,10 +272,10 @@ def schedule(plan: Plan, output_stride: int) -> tuple[list[tuple[int, ...]], lis
         for axis, stride in enumerate(wanted):
             taken = stride if reached[axis] * stride <= most[axis] else 1
             reached[axis] *= taken
-            if taken < stride and place >= 2:
+            if taken < stride and place >= _STRIDES_BEFORE_STAGES:
                 dilation[axis] *= stride
             step.append(taken)
         steps.append(tuple(step))
-        if place >= 2:
+        if place >= _STRIDES_BEFORE_STAGES:
             dilations.append(tuple(dilation))
     return steps, dilations

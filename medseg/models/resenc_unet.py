@@ -63,6 +63,13 @@ class Layers:
             get_norm_layer(self.norm, self.dims, num_outputs),
         )
 
+    def widen(self, num_inputs: int, num_outputs: int) -> nn.Sequential:
+        """Return a 1 x 1 convolution without bias, and a normalisation."""
+        return nn.Sequential(
+            Conv[Conv.CONV, self.dims](num_inputs, num_outputs, 1, bias=False),
+            get_norm_layer(self.norm, self.dims, num_outputs),
+        )
+
     def active(self) -> nn.Module:
         """Return an activation."""
         layer: nn.Module = get_act_layer(self.act)
@@ -102,7 +109,7 @@ class PooledResidualBlock(nn.Module):
         if max(stride) > 1:
             shortcut.append(Pool[Pool.AVG, layers.dims](stride, stride))
         if num_inputs != num_outputs:
-            shortcut.append(layers.conv(num_inputs, num_outputs, ones, ones))
+            shortcut.append(layers.widen(num_inputs, num_outputs))
         self.shortcut = nn.Sequential(*shortcut)
         self.after = layers.active()
 

@@ -1,7 +1,7 @@
 """SegResNet (Myronenko, BrainLes 2018), without its autoencoder branch, on any strides.
 
-With the plan's deep supervision every level of the decoder is scored, which is what MONAI calls
-SegResNetDS.
+With the plan's deep supervision every level of the decoder is scored, as by MONAI's SegResNetDS,
+whose up-sampling, normalisation and heads differ.
 
 MONAI's own class halves every axis at every level; this one is built of its blocks and follows the
 plan's strides and widths, which makes it the same network where those are 2 and doubling.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medseg.core.plan import Plan
 from medseg.models.convolutions import pair
-from medseg.models.levels import largest_kernel, strides_of
+from medseg.models.levels import kernels_of, strides_of
 from medseg.models.registry import Layer, register_model
 from medseg.models.resize import enlarge
 
@@ -28,25 +28,24 @@ def unetplusplus(
     dropout: float = 0.0,
 ) -> nn.Module:
     """Build a UNet++; with the plan's deep supervision, every node of the first row is scored."""
-    dims = plan.spatial_dims
+    dims, widths = plan.spatial_dims, plan.network.widths
 
-    def node(num_seen: int, width: int) -> nn.Sequential:
+    def node(level: int, num_seen: int) -> nn.Sequential:
         return pair(
             dims,
             num_seen,
-            width,
-            kernel=largest_kernel(plan),
+            widths[level],
+            kernel=kernels_of(plan)[level],
             norm=norm,
             act=act,
             dropout=dropout,
         )
 
-    widths = plan.network.widths
     nodes = nn.ModuleDict()
     for level, width in enumerate(widths):
-        nodes[_key(level, 0)] = node(widths[level - 1] if level else num_inputs, width)
+        nodes[_key(level, 0)] = node(level, widths[level - 1] if level else num_inputs)
         for column in range(1, len(widths) - level):
-            nodes[_key(level, column)] = node(column * width + widths[level + 1], width)
+            nodes[_key(level, column)] = node(level, column * width + widths[level + 1])
     num_scores = len(widths) - 1 if plan.network.deep_supervision else 1
     scores = [Conv[Conv.CONV, dims](widths[0], num_outputs, 1) for _ in range(num_scores)]
     pools = [Pool[Pool.MAX, dims](stride, stride) for stride in strides_of(plan)]

@@ -49,7 +49,7 @@ _CPU = {
         num_steps=2000,
     ),
 }
-# For a GPU of 10 GB; patch and batch grow with its memory.
+# For a GPU of 8 GB; patch and batch grow with its memory.
 _GPU = {
     2: Budget(
         patch_vox=2**18,
@@ -68,7 +68,7 @@ _GPU = {
         num_steps=25_000,
     ),
 }
-_GPU_MEMORY_BYTES = 10 * 2**30
+_GPU_MEMORY_BYTES = 8 * 2**30
 
 
 def budget_of(hardware: Hardware, spatial_dims: Literal[2, 3]) -> Budget:

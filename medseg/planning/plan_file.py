@@ -13,7 +13,7 @@ from medseg.runtime.files import read_json, write_json
 
 # Where a key that a user may set lies in the plan.
 _IN_TRAINING = ("batch_size", "num_steps", "foreground_share", "mirror_axes")
-_IN_NETWORK = ("widths", "strides", "kernels", "deep_supervision")
+_IN_NETWORK = ("widths", "strides", "kernels", "deep_supervision", "full_resolution")
 _IN_PLAN = ("spacing_mm", "patch_vox", "orientation")
 
 

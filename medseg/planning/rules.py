@@ -29,8 +29,11 @@ _OF_BODIES = frozenset({"CT", "MR", "PT", "SUV", "US", "CR", "DX", "RF", "XA", "
 _ANISOTROPY = 2.0
 # From this ratio on, the coarse axis is resampled to the finer of its cases, not to the median.
 _VERY_ANISOTROPIC = 3.0
-# Feature maps are not pooled below this many voxels along an axis.
-_LEAST_FEATURES_VOX = 4
+# Feature maps are not pooled below this many voxels along an axis (a patch within 2 % of a multiple
+# becomes that multiple).
+_LEAST_FEATURES_VOX = 0.98 * 4
+# Networks of fewer levels are no longer what their papers describe; padding serves small cases.
+_LEAST_LEVELS = 3
 # Below this share of all voxels, classes are rare and most patches are aimed at them.
 _RARE_SHARE = 0.01
 
@@ -134,8 +137,13 @@ def fit_network(
     strides, kernels = _levels(patch, np.array(spacing_mm), budget=budget, axes=axes)
     total = np.prod([(1, 1, 1), *strides], axis=0)
     i, j, k = (int(n) for n in _rounded(patch, total, shape, limit=budget.patch_vox))
-    widths = budget.widths[: len(kernels)]
-    return NetworkPlan(widths=widths, strides=strides, kernels=kernels), (i, j, k)
+    network = NetworkPlan(
+        widths=budget.widths[: len(kernels)],
+        strides=strides,
+        kernels=kernels,
+        full_resolution=not budget.halve_first,
+    )
+    return network, (i, j, k)
 
 
 def intensity_plan(
@@ -187,10 +195,10 @@ def _levels(
         near = active & (spacing < _ANISOTROPY * finest)
         kernels.append(_chosen(near, 3))
         pooled = near & (size / 2 >= _LEAST_FEATURES_VOX)
-        if level == 0 and not budget.halve_first:
-            pooled = np.zeros(3, dtype=bool)
-        elif not pooled.any():
-            break
+        if not pooled.any():
+            if level + 1 >= _LEAST_LEVELS:
+                break
+            pooled = near & (size > 1)
         if level < len(budget.widths) - 1:
             strides.append(_chosen(pooled, 2))
         size, spacing = np.where(pooled, size / 2, size), np.where(pooled, spacing * 2, spacing)

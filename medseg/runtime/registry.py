@@ -105,5 +105,5 @@ class Registry:
             raise ConfigError(
                 f"{self._kind}={name}: {str(fault).splitlines()[0]}", hint="install what it names"
             ) from fault
-        except (ValueError, TypeError, KeyError, AssertionError) as fault:
+        except (ValueError, TypeError, KeyError, IndexError, AssertionError) as fault:
             raise ConfigError(f"{self._kind}={name}: {fault}") from fault
