@@ -14,7 +14,7 @@ from medseg.core.errors import CheckpointError, ConfigError, PlanError, ReadErro
 from medseg.core.findings import Finding
 from medseg.core.fingerprint import Fingerprint, Intensity
 from medseg.core.geometry import Geometry
-from medseg.core.labels import label_set
+from medseg.core.labels import Label, LabelSet, Region, label_set
 from medseg.core.objects import ObjectPlan
 from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
 from medseg.core.volume import Volume
@@ -267,3 +267,31 @@ def test_an_empty_folder_and_an_unknown_format_are_refused(tmp_path):
         sources_in(tmp_path)
     with pytest.raises(ConfigError, match="formats="):
         Outputs(folder=tmp_path, formats=("dicom",))
+
+
+@pytest.mark.parametrize(("orientation", "axis"), [("RAS", 0), ("ARS", 1), ("SAL", 2)])
+def test_mirror_images_swap_sides_along_the_plans_own_axis(orientation, axis):
+    sided = LabelSet(
+        labels=(
+            Label(name="left", values=(1,), colour=(255, 0, 0), partner="right"),
+            Label(name="right", values=(2,), colour=(0, 255, 0), partner="left"),
+        )
+    )
+    plan = replace(plan_of(), orientation=orientation)
+    windows = windows_of(plan, sided, mirror=True)
+    assert windows.sided_axis == axis
+    assert windows.mirror_order == (0, 2, 1)
+    # Outputs that are regions have no background before them, and swap among themselves.
+    regions = (
+        Region(name="both", members=("left", "right"), written_as="left"),
+        Region(name="R", members=("right",)),
+        Region(name="L", members=("left",)),
+    )
+    overlapping = replace(sided, regions=regions, outputs="regions")
+    assert windows_of(plan, overlapping, mirror=True).mirror_order == (0, 2, 1)
+    assert windows_of(
+        plan, replace(overlapping, regions=regions[1:]), mirror=True
+    ).mirror_order == (
+        1,
+        0,
+    )

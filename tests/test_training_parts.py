@@ -1,0 +1,141 @@
+"""What a job says about labels reaches the parts of its training: sides, ignored voxels, edges."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from dataset_on_paper import paper_case, paper_manifest
+from small_networks import make_plan
+
+from medseg.core.geometry import Geometry
+from medseg.core.labels import Label, LabelSet
+from medseg.core.objects import Centres, Distances, ObjectPlan
+from medseg.core.plan import IntensityPlan
+from medseg.core.regions import Region
+from medseg.training.choices import Choices
+from medseg.training.job import Job
+from medseg.training.parts import loss_for, recipe_for
+from medseg.training.schedule import Budget, Constant
+from medseg.training.validate import validate
+from medseg.transforms.augment import IntensityAugment, SpatialAugment
+
+SIDED = LabelSet(
+    labels=(
+        Label(name="left", values=(1,), colour=(255, 0, 0), partner="right"),
+        Label(name="right", values=(2,), colour=(0, 255, 0), partner="left"),
+    ),
+    ignore_value=9,
+)
+IGNORED = SIDED.ignore_index
+STILL = IntensityAugment(noise=0, blur=0, brightness=0, contrast=0, gamma=0)
+
+
+def job_of(*, orientation="RAS", axes=(0,), spacing_mm=(1.0, 1.0, 1.0), **chosen):
+    plan = make_plan(3)
+    plan = replace(
+        plan,
+        orientation=orientation,
+        spacing_mm=spacing_mm,
+        intensity=(IntensityPlan(channel="T1", scheme="zscore"),),
+        training=replace(plan.training, mirror_axes=axes),
+    )
+    choices = Choices(
+        fold=0,
+        model=("unet", {}),
+        loss=("dice_ce", {}),
+        make_optimizer=torch.optim.AdamW,
+        schedule=Constant(),
+        budget=Budget(num_steps=1, max_time_s=None),
+        spatial=SpatialAugment(probability=0.0),
+        intensity=STILL,
+        **chosen,
+    )
+    manifest = paper_manifest([paper_case("a")], labels=SIDED)
+    return Job(manifest=manifest, plan=plan, choices=choices)
+
+
+@pytest.mark.parametrize(("orientation", "axis"), [("RAS", 0), ("ARS", 1), ("SAL", 2)])
+def test_training_swaps_partners_where_it_flips_the_axis_between_them(orientation, axis):
+    augment = recipe_for(job_of(orientation=orientation, axes=(axis,))).augment
+    image = torch.zeros(64, 1, 16, 16, 16)
+    label = torch.ones(64, 16, 16, 16, dtype=torch.int64)
+    label.narrow(axis + 1, 0, 1).fill_(0)
+    _, seen = augment(image, label, generator=torch.Generator().manual_seed(0))
+    flipped = seen.select(axis + 1, 0).flatten(1).amax(1) > 0
+    assert flipped.any()
+    assert not flipped.all()
+    assert (seen[flipped].amax((1, 2, 3)) == 2).all()
+    assert (seen[~flipped].amax((1, 2, 3)) == 1).all()
+
+
+@pytest.mark.parametrize(
+    "regions", [None, (Region(name="both", members=("left", "right"), written_as="left"),)]
+)
+def test_voxels_to_ignore_change_nothing_in_the_loss_of_a_training(regions):
+    job = job_of(regions=regions)
+    loss = loss_for(job)
+    logits = torch.randn(2, job.labels.num_outputs, 4, 4, 4)
+    label = torch.randint(0, 3, (2, 4, 4, 4))
+    label[:, 0] = IGNORED
+    other = logits.clone()
+    other[:, :, 0] = torch.randn_like(other[:, :, 0]) * 10
+    assert torch.equal(loss(logits, label), loss(other, label))
+    assert not torch.equal(loss(logits, label), loss(other, label.clamp_max(2)))
+
+
+@pytest.mark.parametrize("way", [Centres(), Distances()])
+def test_voxels_to_ignore_say_nothing_about_objects_in_a_training(way):
+    job = job_of(objects=ObjectPlan(task="instance", way=way))
+    loss = recipe_for(job).loss
+    num = job.labels.num_outputs + way.num_channels(3)
+    logits = torch.randn(1, num, 8, 8, 8)
+    label = torch.zeros(1, 8, 8, 8, dtype=torch.int64)
+    label[:, 4:] = IGNORED
+    ids = torch.zeros_like(label)
+    other = logits.clone()
+    other[:, job.labels.num_outputs :, 4:] += 5
+    assert torch.equal(loss(logits, label, ids), loss(other, label, ids))
+    assert not torch.equal(loss(logits, label * 0, ids), loss(other, label * 0, ids))
+
+
+def test_objects_are_measured_in_the_plans_voxels():
+    way = ObjectPlan(task="instance", way=Centres())
+    edges = [
+        recipe_for(job_of(objects=way, spacing_mm=spacing)).loss.edges
+        for spacing in ((1.0, 1.0, 5.0), (2.0, 2.0, 2.0))
+    ]
+    assert edges == [(1.0, 1.0, 5.0), (2.0, 2.0, 2.0)]
+
+
+class OnePrediction:
+    """Predicts the left everywhere."""
+
+    labels = SIDED
+
+    def segment_prepared(self, _prepared, *, onto):
+        found = np.ones(onto.shape, np.uint8)
+        return type("Segmentation", (), {"label_map": found})
+
+
+class OneCase:
+    """A prepared case whose voxels nobody asks for."""
+
+    geometry = Geometry((4, 4, 4), np.eye(4))
+
+    def __init__(self, **changes):
+        self.case = paper_case("a", **changes)
+
+    def open_image(self):
+        return np.zeros((1, 4, 4, 4), np.float32)
+
+
+def test_a_validation_passes_over_voxels_to_ignore_and_classes_nobody_annotated():
+    reference = np.ones((4, 4, 4), np.uint8)
+    reference[2:] = IGNORED
+    half = {"reference_of": lambda case: (reference, case.geometry)}
+    (score,) = validate(OnePrediction(), [OneCase()], **half)
+    assert score.dice["left"] == 1
+    assert np.isnan(score.dice["right"])
+    (score,) = validate(OnePrediction(), [OneCase(annotated=("left",))], **half)
+    assert list(score.dice) == ["left"]
