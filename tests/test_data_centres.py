@@ -74,7 +74,7 @@ def test_lesions_touch_by_corners_and_keep_at_most_500_voxels():
     label[:10, :10, :10] = 1
     label[10, 10, 10] = 1  # by a corner only
     label[0, 0, 11] = 2
-    voxels, lesion, class_of = find_lesions(label)
+    voxels, lesion, class_of = find_lesions(label, num_classes=int(label.max()))
     assert class_of.tolist() == [1, 2]
     assert np.bincount(lesion).tolist() == [500, 1]
     assert (label[tuple(voxels.T)] == class_of[lesion]).all()

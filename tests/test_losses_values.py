@@ -124,3 +124,15 @@ def test_focal_is_the_formula_of_lin(logits_BLIJK, label_BIJK, gamma):
     expected = (-((1 - p) ** gamma) * p.log()).mean()
     ours = evaluate("dice_focal", logits_BLIJK, label_BIJK, gamma=gamma, dice_weight=0.0)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dice", "generalised_dice", "tversky"])
+def test_a_scan_without_any_annotated_class_does_not_dilute_the_others(
+    name, logits_BLIJK, label_BIJK
+):
+    loss = build_loss(name, num_outputs=NUM_OUTPUTS, ignore_index=None)
+    annotated_BL = torch.tensor([[True] * NUM_OUTPUTS] * 3)
+    annotated_BL[2, 1:] = False
+    both = loss(logits_BLIJK, label_BIJK, annotated_BL=annotated_BL)
+    alone = loss(logits_BLIJK[:2], label_BIJK[:2], annotated_BL=annotated_BL[:2])
+    assert float(both.detach()) == pytest.approx(float(alone.detach()), rel=1e-5)

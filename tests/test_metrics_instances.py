@@ -172,6 +172,58 @@ def test_ignored_voxels_belong_to_nobody_and_objects_mostly_there_are_no_fault()
     assert (cell.panoptic.num_prediction, cell.panoptic.pq) == (1, 1)
 
 
+def test_objects_seen_through_scribbles_alone_are_found_and_stuff_is_whole():
+    labels = cells_in_tissue(ignore_value=9)
+    ids = np.zeros((60, 12, 1), np.int32)
+    for number, row in enumerate(range(0, 60, 10), start=1):
+        ids[row : row + 8, 2:10] = number
+    truth = np.where(ids > 0, 2, 1).astype(np.uint8)
+    # Of every cell and of the tissue, one voxel in eight was looked at.
+    reference = np.where(np.arange(60)[:, None, None] % 8 == 0, truth, 3).astype(np.uint8)
+    drawn = np.where(reference == 2, ids, 0)
+    tissue, cell = score_objects((truth, ids), (reference, drawn), labels=labels)
+    assert (tissue.panoptic.num_matched, tissue.panoptic.pq) == (1, 1)
+    assert cell.panoptic.num_reference == cell.panoptic.num_matched > 3
+    assert (cell.panoptic.pq, cell.lesions.num_missed, cell.lesions.num_false) == (1, 0, 0)
+
+
+def panoptic_of_the_paper(predicted, drawn, ignored):
+    """Kirillov et al., section 4.1, pair by pair."""
+    matched, iou_sum, forgiven = [], 0.0, 0
+    ids = [p for p in np.unique(predicted[predicted > 0]) if ((predicted == p) & ~ignored).any()]
+    for p in ids:
+        mask = (predicted == p) & ~ignored
+        for r in np.unique(drawn[mask & (drawn > 0)]):
+            own = drawn == r
+            iou = (mask & own).sum() / (mask | own).sum()
+            if iou > 0.5:
+                matched.append(p)
+                iou_sum += iou
+    for p in ids:
+        share = ignored[predicted == p].mean()
+        forgiven += p not in matched and share > 0.5
+    return len(matched), len(ids) - forgiven, iou_sum
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_ignored_voxels_count_as_in_the_paper(seed):
+    rng = np.random.default_rng(seed)
+    drawn, _ = ndimage.label(rng.random((14, 14, 1)) < 0.45)
+    predicted, _ = ndimage.label((rng.random((14, 14, 1)) < 0.1) ^ (drawn > 0))
+    ignored = ndimage.binary_dilation(rng.random((14, 14, 1)) < 0.05, iterations=2)
+    reference = np.where(ignored, 3, np.where(drawn > 0, 2, 0)).astype(np.uint8)
+    drawn = np.where(ignored, 0, drawn)
+    _, cell = score_objects(
+        (np.where(predicted > 0, 2, 0).astype(np.uint8), predicted),
+        (reference, drawn),
+        labels=cells_in_tissue(ignore_value=9),
+    )
+    num_matched, num_prediction, iou_sum = panoptic_of_the_paper(predicted, drawn, ignored)
+    found = cell.panoptic
+    assert (found.num_matched, found.num_prediction) == (num_matched, num_prediction)
+    assert found.iou_sum == pytest.approx(iou_sum)
+
+
 def test_classes_that_nobody_annotated_give_no_row():
     empty = np.zeros((2, 2, 1), np.uint8)
     scores = score_objects(

@@ -1,5 +1,7 @@
 """Objects told apart by each way, against drawn objects and brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from scipy import ndimage
 from medseg.core.errors import PlanError
 from medseg.core.geometry import Geometry
 from medseg.core.objects import Centres, Components, Distances, ObjectPlan, way_of
-from medseg.postprocess.centres import find_peaks, group_by_centres
+from medseg.postprocess.centres import find_peaks, group_by_centres, highest_within
 from medseg.postprocess.components import (
     drop_small,
     largest_pieces,
@@ -19,6 +21,7 @@ from medseg.postprocess.fusion import fuse
 from medseg.postprocess.objects import Objects, find_objects
 from medseg.postprocess.smoothing import smooth
 from medseg.postprocess.watershed import grow, split_by_distance
+from medseg.transforms.object_targets import centre_targets, depth_targets
 
 EDGES = {2: (1.0, 1.0, 1.0), 3: (1.0, 1.0, 2.5)}
 
@@ -135,6 +138,36 @@ def test_voxels_that_point_elsewhere_stay_with_the_object_around_them():
         least_vox=0,
     )
     assert same_objects(found.ids_IJK, ids)
+
+
+@pytest.mark.parametrize("way", [Components(), Centres(), Distances()])
+def test_a_thin_slanting_object_is_one(way):
+    ids = np.eye(20, dtype=np.int32)[..., None]
+    targets = torch.from_numpy(ids[None, ..., 0])
+    heads = torch.zeros(0, 20, 20, 1)
+    if isinstance(way, Centres):
+        heat, offset = centre_targets(targets, edges=(1.0, 1.0), sigma_share=way.sigma_share)
+        heads = torch.cat([heat[:, None], offset / way.unit_vox], dim=1)[0][..., None]
+    if isinstance(way, Distances):
+        heads = depth_targets(targets, edges=(1.0, 1.0))[0][None, ..., None]
+        way = replace(way, smooth_vox=0.0)
+    found = find_objects(
+        torch.from_numpy(np.stack([1 - ids, ids]).astype(np.float32)),
+        heads,
+        plan=ObjectPlan(task="instance", way=way),
+        things=(1,),
+        edges=(1.0, 1.0, 1.0),
+        least_vox=3,
+    )
+    assert same_objects(found.ids_IJK, ids)
+
+
+@pytest.mark.parametrize("reach", [(4, 4, 0), (1, 3, 2)])
+def test_the_highest_within_a_box_is_that_of_one_pooling(reach):
+    values = torch.randn(17, 12, 9, generator=torch.Generator().manual_seed(0))
+    window = [2 * n + 1 for n in reach]
+    expected = torch.nn.functional.max_pool3d(values[None, None], window, 1, list(reach))
+    assert torch.equal(highest_within(values, reach), expected[0, 0])
 
 
 def test_small_objects_are_dropped_by_volume_and_the_rest_numbered():

@@ -78,6 +78,38 @@ def test_ignored_voxels_and_unannotated_patches_say_nothing(way):
     assert float(seen) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_object_of_which_a_part_is_ignored_says_nothing_about_its_centre_or_depth(way):
+    label, ids = maps()
+    truth = logits_of(label, true_heads(way, ids))
+    scribbled, drawn = label.clone(), ids.clone()
+    scribbled[0, 2:6, 2:5], drawn[0, 2:6, 2:5] = 2, 0
+    loss = loss_of(way, ignore_index=2)
+    assert float(loss(truth, scribbled, drawn)) == pytest.approx(0, abs=1e-6)
+    # The untouched ones still do.
+    wrong = truth.clone()
+    wrong[1, 2] += 1
+    assert float(loss(wrong, scribbled, drawn)) > 0.01
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_drawn_objects_teach_even_where_other_things_were_not_annotated(way):
+    label, ids = maps()
+    heads = true_heads(way, ids)
+    loss = ObjectLoss(
+        classes=lambda *_, **__: torch.zeros(()), num_classes=3, way=way, things=(1, 2), edges=EDGES
+    )
+    partly = torch.tensor([[True, True, False]] * 2)
+    logits = torch.cat([torch.zeros(2, 3, 12, 10), heads], dim=1)
+    assert float(loss(logits, label, ids, annotated_BL=partly)) == pytest.approx(0, abs=1e-6)
+    inside, outside = (
+        torch.where((ids > 0)[:, None] == side, logits + 1, logits) for side in (True, False)
+    )
+    assert float(loss(inside, label, ids, annotated_BL=partly)) > 0.1
+    # Outside there may be a thing of the other class.
+    assert float(loss(outside, label, ids, annotated_BL=partly)) == pytest.approx(0, abs=1e-6)
+
+
 def test_of_a_tuple_the_finest_is_asked_about_objects_and_all_about_classes():
     way, (label, ids) = Distances(), maps()
     fine = logits_of(label, true_heads(way, ids))

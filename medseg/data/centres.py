@@ -65,7 +65,7 @@ def centres_of(case: CachedCase, *, num_classes: int, sampling: Sampling) -> Cen
     if sampling == "foreground":
         num_vox = np.array([np.count_nonzero(label_IJK == index) for index in present])
         return Centres(tuple(case.points[index] for index in present), num_vox / num_vox.sum())
-    return _lesion_centres(*_lesions(case, label_IJK), present)
+    return _lesion_centres(*_lesions(case, label_IJK, num_classes), present)
 
 
 def _lesion_centres(
@@ -82,11 +82,13 @@ def _lesion_centres(
     return Centres(tuple(groups), np.array(shares))
 
 
-def _lesions(case: CachedCase, label_IJK: NDArray[Any]) -> tuple[Voxels, Voxels, Voxels]:
+def _lesions(
+    case: CachedCase, label_IJK: NDArray[Any], num_classes: int
+) -> tuple[Voxels, Voxels, Voxels]:
     """Return voxels (N, 3), the lesion of each, and each lesion's class; kept with the case."""
     path = case.folder / _LESIONS_FILE
     if not path.exists():
-        voxels, lesion, class_of = find_lesions(np.asarray(label_IJK))
+        voxels, lesion, class_of = find_lesions(np.asarray(label_IJK), num_classes=num_classes)
         # A cache that others share may forbid it; then they are found anew by the next training.
         with suppress(WriteError), written_whole(path) as stream:
             np.savez(stream, voxels=voxels, lesion=lesion, class_of=class_of)
@@ -100,11 +102,12 @@ def _lesions(case: CachedCase, label_IJK: NDArray[Any]) -> tuple[Voxels, Voxels,
         ) from fault
 
 
-def find_lesions(label_IJK: NDArray[Any]) -> tuple[Voxels, Voxels, Voxels]:
+def find_lesions(label_IJK: NDArray[Any], *, num_classes: int) -> tuple[Voxels, Voxels, Voxels]:
     """Find the connected components of every class.
 
     Args:
-        label_IJK: indices; 0 is background.
+        label_IJK: indices; 0 is background, those past the last class are nobody's lesions.
+        num_classes: N of the indices 1..N.
 
     Returns:
         Voxels (N, 3), up to 500 a component, component after component; the number of the
@@ -113,7 +116,7 @@ def find_lesions(label_IJK: NDArray[Any]) -> tuple[Voxels, Voxels, Voxels]:
     rng = np.random.default_rng(label_IJK.size)
     voxels: list[Voxels] = []
     class_of: list[int] = []
-    for index in np.unique(label_IJK[label_IJK > 0]).tolist():
+    for index in range(1, num_classes + 1):
         pieces, _ = ndimage.label(label_IJK == index, structure=np.ones((3, 3, 3)))
         for number, box in enumerate(ndimage.find_objects(pieces), start=1):
             found = np.argwhere(pieces[box] == number) + [side.start for side in box]

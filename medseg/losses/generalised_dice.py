@@ -26,7 +26,12 @@ def generalised_dice(
         weight_BL = _weights(overlap)
         size_BL = overlap.predicted_BL + overlap.labelled_BL
         above_B = 2 * (weight_BL * overlap.both_BL).sum(1) + smooth
-        loss = (1 - above_B / ((weight_BL * size_BL).sum(1) + smooth)).mean()
+        loss_B = 1 - above_B / ((weight_BL * size_BL).sum(1) + smooth)
+        # A scan without any annotated class has nothing to say.
+        known_B = torch.ones_like(loss_B)
+        if overlap.counts_BL is not None:
+            known_B = overlap.counts_BL.any(1).to(loss_B)
+        loss = (loss_B * known_B).sum() / known_B.sum().clamp(min=1)
         return loss + ce_weight * cross_entropy(seen, None) if ce_weight else loss
 
     return term

@@ -59,6 +59,24 @@ def find_contacts(prediction: Ids, reference: Ids) -> Contacts:
     )
 
 
+def leave_out(contacts: Contacts, gone: NDArray[np.bool_]) -> Contacts:
+    """Return the contacts of a prediction without some of its objects.
+
+    Args:
+        contacts: of all of them.
+        gone: which predicted objects are left out, in the order of `prediction_vox`.
+    """
+    place = np.cumsum(~gone) - 1
+    kept = ~gone[contacts.predicted]
+    return Contacts(
+        prediction_vox=contacts.prediction_vox[~gone],
+        reference_vox=contacts.reference_vox,
+        predicted=place[contacts.predicted[kept]],
+        referenced=contacts.referenced[kept],
+        common_vox=contacts.common_vox[kept],
+    )
+
+
 def match(contacts: Contacts, threshold: float) -> Index:
     """Choose which pairs are one object seen twice; nobody is in two of them.
 

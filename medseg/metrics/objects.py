@@ -1,8 +1,9 @@
 """All object scores of one case: a row for every class.
 
 Things are scored object by object. A stuff class is one segment an image, as panoptic quality takes
-it (Kirillov et al., CVPR 2019). Voxels that the reference marks as ignored belong to no object, and
-a predicted object that lies in them for more than half is nobody's fault and left out.
+it (Kirillov et al., CVPR 2019). Voxels that the reference marks as ignored belong to no object. As
+there (section 4.1), objects are matched without them first; of those left unmatched, one that lies
+in ignored voxels for more than half is nobody's fault and left out.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medseg.core.labels import Label, LabelMap, LabelSet
 from medseg.metrics.instances import Detection, detect, pooled
 from medseg.metrics.lesions import Lesions, count_lesions
-from medseg.metrics.matching import Ids, find_contacts
+from medseg.metrics.matching import Ids, find_contacts, leave_out, match
 
 # IoU thresholds of the tables of Schmidt et al. (MICCAI 2018).
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -109,17 +111,22 @@ def score_objects(
     for index, label in enumerate(labels.labels, start=1):
         if annotated is not None and label.name not in annotated:
             continue
-        predicted = _without_ignored(
-            _objects_of(label, prediction_map == index, prediction_ids), ignored
-        )
+        predicted = _objects_of(label, prediction_map == index, prediction_ids)
         drawn = _objects_of(label, reference_map == index, reference_ids)
-        contacts = find_contacts(predicted, drawn)
+        contacts = find_contacts(np.where(ignored, 0, predicted), drawn)
+        hidden = _mostly_ignored(predicted, ignored)
+        touching, matched = (
+            np.isin(np.arange(len(hidden)), contacts.predicted[pairs])
+            for pairs in (slice(None), match(contacts, _PANOPTIC_IOU))
+        )
+        lesions = count_lesions(leave_out(contacts, hidden & ~touching))
+        contacts = leave_out(contacts, hidden & ~matched)
         scores.append(
             ObjectScore(
                 class_name=label.name,
                 kind=label.kind,
                 panoptic=detect(contacts, _PANOPTIC_IOU),
-                lesions=count_lesions(contacts),
+                lesions=lesions,
                 detections={threshold: detect(contacts, threshold) for threshold in thresholds},
             )
         )
@@ -155,12 +162,8 @@ def _objects_of(label: Label, mask: LabelMap, ids: Ids) -> Ids:
     return np.where(mask, ids, 0) if label.kind == "thing" else mask.astype(np.uint8)
 
 
-def _without_ignored(ids: Ids, ignored: LabelMap) -> Ids:
-    """Take ignored voxels off all objects, and off the map those that mostly lie there."""
-    if not ignored.any():
-        return ids
-    every, vox = np.unique(ids, return_counts=True)
-    hidden, hidden_vox = np.unique(ids[ignored], return_counts=True)
-    share = hidden_vox / vox[np.searchsorted(every, hidden)]
-    gone = hidden[share > _MOST_IGNORED]
-    return np.where(ignored | np.isin(ids, gone), 0, ids)
+def _mostly_ignored(ids: Ids, ignored: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which objects lie in ignored voxels for more than half, of those not wholly there."""
+    every, vox = np.unique(ids[ids > 0], return_counts=True)
+    seen, seen_vox = np.unique(ids[(ids > 0) & ~ignored], return_counts=True)
+    return np.asarray(seen_vox < (1 - _MOST_IGNORED) * vox[np.searchsorted(every, seen)])

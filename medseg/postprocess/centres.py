@@ -6,6 +6,7 @@ Axes: A spatial axis, IJK voxel, M centre, N voxel of a thing. All of it runs wh
 from collections.abc import Sequence
 
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
@@ -53,22 +54,29 @@ def find_peaks(heat_IJK: Tensor, *, way: Centres, edges: Sequence[float]) -> Ten
         0 if size == 1 else max(1, round(way.apart_vox * finest / edge))
         for size, edge in zip(heat_IJK.shape, edges, strict=True)
     ]
-    peak_IJK = (heat_IJK == _highest(heat_IJK, reach)) & (heat_IJK > way.least_heat)
+    peak_IJK = (heat_IJK == highest_within(heat_IJK, reach)) & (heat_IJK > way.least_heat)
     # Of equally hot neighbours the last one counts; float64 holds every index exactly.
     order_IJK = torch.arange(1, heat_IJK.numel() + 1, device=heat_IJK.device, dtype=torch.float64)
     order_IJK = order_IJK.reshape(heat_IJK.shape) * peak_IJK
-    return (peak_IJK & (order_IJK == _highest(order_IJK, reach))).nonzero()
+    return (peak_IJK & (order_IJK == highest_within(order_IJK, reach))).nonzero()
 
 
-def _highest(values_IJK: Tensor, reach: Sequence[int]) -> Tensor:
-    """Return the largest value within a box about each voxel."""
-    window = [2 * n + 1 for n in reach]
-    pooled = functional.max_pool3d(values_IJK[None, None], window, stride=1, padding=list(reach))
+def highest_within(values_IJK: Tensor, reach: Sequence[int]) -> Tensor:
+    """Return the largest value within a box about each voxel, an axis after the other."""
+    pooled = values_IJK[None, None]
+    for axis, far in enumerate(reach):
+        edge, border = [1, 1, 1], [0, 0, 0]
+        edge[axis], border[axis] = 2 * far + 1, far
+        pooled = functional.max_pool3d(pooled, edge, stride=1, padding=border)
     return pooled[0, 0]
 
 
 def _nearest(at_N3: Tensor, centres_M3: Tensor) -> Tensor:
     """Return for each position the number of the nearest centre, int32."""
+    if at_N3.device.type == "cpu":
+        # Not every centre is looked at for every voxel; on a GPU looking at all of them is faster.
+        _, nearest = cKDTree(centres_M3.numpy()).query(at_N3.numpy())
+        return torch.from_numpy(nearest).int()
     step = max(1, _MOST_DISTANCES // len(centres_M3))
     parts = [
         # The faster way by matrix products is off by more than a voxel far from the origin.

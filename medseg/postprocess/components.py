@@ -3,8 +3,6 @@
 Ids: int32 (I, J, K), 0 where there is no object.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -30,7 +28,7 @@ def largest_pieces(ids_IJK: Ids) -> Ids:
     for number, box in enumerate(ndimage.find_objects(ids_IJK), start=1):
         if box is None:
             continue
-        pieces, count = ndimage.label(ids_IJK[box] == number)
+        pieces, count = ndimage.label(ids_IJK[box] == number, structure=_around(corners=True))
         if count > 1:
             sizes = np.bincount(pieces.ravel())
             sizes[0] = 0
@@ -45,12 +43,12 @@ def drop_small(ids_IJK: Ids, least_vox: float) -> Ids:
     return np.asarray(kept[ids_IJK], dtype=np.int32)
 
 
-def number_consecutively(ids_IJK: NDArray[Any]) -> tuple[Ids, NDArray[np.int64]]:
+def number_consecutively(ids_IJK: Ids) -> tuple[Ids, NDArray[np.int64]]:
     """Return the map with ids 1..M in the order of the old ones, and the old id of each."""
-    old, index = np.unique(ids_IJK, return_inverse=True)
-    if old[0] != 0:
-        old, index = np.concatenate([[0], old]), index + 1
-    return index.reshape(ids_IJK.shape).astype(np.int32), old[1:].astype(np.int64)
+    present = np.bincount(ids_IJK.ravel(), minlength=1) > 0
+    present[0] = False
+    number = np.cumsum(present, dtype=np.int32) * present
+    return np.asarray(number[ids_IJK], dtype=np.int32), np.flatnonzero(present)
 
 
 def _around(*, corners: bool) -> NDArray[np.bool_]:

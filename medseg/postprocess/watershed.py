@@ -26,7 +26,7 @@ def split_by_distance(
     Returns:
         Ids that cover the mask.
     """
-    seeds = number_components(mask_IJK & (distance_IJK > seed_level), corners=False)
+    seeds = number_components(mask_IJK & (distance_IJK > seed_level))
     return grow(seeds, mask_IJK, height_IJK=-np.clip(distance_IJK, -1, 1))
 
 
@@ -43,7 +43,7 @@ def grow(seeds_IJK: Ids, mask_IJK: Mask, *, height_IJK: NDArray[np.float32] | No
     if not mask_IJK.any():
         return np.zeros(mask_IJK.shape, np.int32)
     seeds = seeds_IJK.copy()
-    pieces = number_components(mask_IJK, corners=False)
+    pieces = number_components(mask_IJK)
     bare = mask_IJK & ~np.isin(pieces, np.unique(pieces[seeds > 0]))
     own = np.unique(pieces[bare], return_inverse=True)[1]
     seeds[bare] = own + 1 + seeds.max()
@@ -52,7 +52,7 @@ def grow(seeds_IJK: Ids, mask_IJK: Mask, *, height_IJK: NDArray[np.float32] | No
         SimpleITK.GetImageFromArray(height.astype(np.float32)),
         SimpleITK.GetImageFromArray(seeds),
         markWatershedLine=False,
-        fullyConnected=False,
+        fullyConnected=True,
     )
     ids = SimpleITK.GetArrayFromImage(flooded).astype(np.int32)
     return np.where(mask_IJK, ids, 0).astype(np.int32)

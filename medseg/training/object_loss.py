@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from medseg.core.objects import Centres, Distances, Way
 from medseg.losses.objects import centre_loss, depth_loss
-from medseg.transforms.object_targets import centre_targets, depth_targets
+from medseg.transforms.object_targets import centre_targets, depth_targets, number_objects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class ObjectLoss:
             label_BIJK: indices of classes.
             ids_BIJK: of objects, after augmentation.
             annotated_BL: False where a class was not annotated; patches without all things say
-                nothing about objects.
+                nothing about objects but inside those that were drawn.
         """
         levels = (logits,) if isinstance(logits, Tensor) else logits
         of_classes = tuple(level[:, : self.num_classes] for level in levels)
@@ -59,7 +60,7 @@ class ObjectLoss:
             annotated_BL=annotated_BL,
         )
         heads_BHIJK = levels[0][:, self.num_classes :].float()
-        counted_BIJK = self._counted(label_BIJK, annotated_BL)
+        counted_BIJK = self._counted(label_BIJK, ids_BIJK, annotated_BL)
         return loss + self._of_way(heads_BHIJK, ids_BIJK, counted_BIJK)
 
     def _of_way(self, heads_BHIJK: Tensor, ids_BIJK: Tensor, counted_BIJK: Tensor) -> Tensor:
@@ -83,11 +84,29 @@ class ObjectLoss:
             )
         return heads_BHIJK.new_zeros(())
 
-    def _counted(self, label_BIJK: Tensor, annotated_BL: Tensor | None) -> Tensor:
+    def _counted(self, label_BIJK: Tensor, ids_BIJK: Tensor, annotated_BL: Tensor | None) -> Tensor:
+        """Tell which voxels say something about objects.
+
+        Of an object beside ignored voxels nobody knows how far it goes, and so where its centre or
+        its depth is.
+        """
         counted_BIJK = torch.ones_like(label_BIJK, dtype=torch.bool)
-        if self.ignore_index is not None:
-            counted_BIJK = label_BIJK != self.ignore_index
         if annotated_BL is not None:
             known_B = annotated_BL[:, list(self.things)].all(1)
-            counted_BIJK = counted_BIJK & known_B.view(-1, *[1] * (label_BIJK.ndim - 1))
-        return counted_BIJK
+            known_BIJK = known_B.view(-1, *[1] * (label_BIJK.ndim - 1))
+            counted_BIJK = known_BIJK | (ids_BIJK > 0)
+        if self.ignore_index is None:
+            return counted_BIJK
+        ignored_BIJK = label_BIJK == self.ignore_index
+        return counted_BIJK & ~ignored_BIJK & ~_beside(ids_BIJK, ignored_BIJK)
+
+
+def _beside(ids_BIJK: Tensor, mask_BIJK: Tensor) -> Tensor:
+    """Tell which voxels are of an object that lies in the mask or touches it."""
+    pool = functional.max_pool3d if mask_BIJK.ndim == 4 else functional.max_pool2d
+    near_BIJK = pool(mask_BIJK[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
+    number_BIJK = number_objects(ids_BIJK)
+    touched_M = torch.zeros(int(number_BIJK.max()) + 1, dtype=torch.bool, device=ids_BIJK.device)
+    touched_M[number_BIJK[near_BIJK]] = True
+    touched_M[0] = False
+    return touched_M[number_BIJK]
