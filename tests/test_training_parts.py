@@ -15,6 +15,7 @@ from medseg.core.plan import IntensityPlan
 from medseg.core.regions import Region
 from medseg.training.choices import Choices
 from medseg.training.job import Job
+from medseg.training.object_sizes import told_of_long_objects
 from medseg.training.parts import loss_for, recipe_for
 from medseg.training.schedule import Budget, Constant
 from medseg.training.validate import validate
@@ -139,3 +140,24 @@ def test_a_validation_passes_over_voxels_to_ignore_and_classes_nobody_annotated(
     assert np.isnan(score.dice["right"])
     (score,) = validate(OnePrediction(), [OneCase(annotated=("left",))], **half)
     assert list(score.dice) == ["left"]
+
+
+class Drawn:
+    """A prepared case with one object of some length along j."""
+
+    def __init__(self, length):
+        self.ids = np.zeros((40, 40, 8), np.int32)
+        self.ids[4:8, 2 : 2 + length] = 1
+
+    def open_ids(self):
+        return self.ids
+
+
+def test_objects_that_no_patch_holds_are_told_where_centres_are_learnt():
+    job = job_of(objects=ObjectPlan(task="instance", way=Centres()))
+    assert job.plan.patch_vox == (16, 16, 16)
+    assert told_of_long_objects(job, [Drawn(12)]) is None
+    told = told_of_long_objects(job, [Drawn(12), Drawn(13)])
+    assert "50% are longer than three quarters of a patch" in told
+    other = job_of(objects=ObjectPlan(task="instance", way=Distances()))
+    assert told_of_long_objects(other, [Drawn(30)]) is None

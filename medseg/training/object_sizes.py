@@ -1,12 +1,13 @@
-"""The size below which a found object is taken for a speck, measured on the objects drawn."""
+"""How large the drawn objects are: what is a speck beside them, and what no patch holds."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from medseg.core.objects import Components
+from medseg.core.objects import Centres, Components
 from medseg.data.cache import CachedCase
 from medseg.postprocess.components import number_components
 from medseg.training.job import Job
@@ -14,6 +15,10 @@ from medseg.training.job import Job
 # Found objects come out somewhat smaller than drawn ones, and the smallest drawn may be slips.
 _PERCENTILE = 1
 _SHARE = 0.5
+# A window sees the centre of an object that is shorter than this share of it from nearly all of it.
+_LONGEST_SHARE = 0.75
+# Of all objects; fewer are not worth a word.
+_FEW = 0.02
 
 
 def with_least_size(job: Job, cases: Sequence[CachedCase]) -> Job:
@@ -34,6 +39,37 @@ def with_least_size(job: Job, cases: Sequence[CachedCase]) -> Job:
     least_vox = _SHARE * float(np.percentile(sizes, _PERCENTILE))
     sized = objects.or_least(least_vox, cases[0].geometry)
     return replace(job, choices=replace(job.choices, objects=sized))
+
+
+def told_of_long_objects(job: Job, cases: Sequence[CachedCase]) -> str | None:
+    """Return what to say where objects are too long for centres to be learnt from patches.
+
+    A patch that cuts an object teaches the centre of what it holds, which another patch contradicts.
+
+    Args:
+        job: what to train; only `instance=centre` points at centres.
+        cases: prepared for training.
+    """
+    objects = job.choices.objects
+    if objects is None or not isinstance(objects.way, Centres):
+        return None
+    longest = [_LONGEST_SHARE * size for size in job.plan.patch_vox[: job.plan.spatial_dims]]
+    long, num = 0, 0
+    for case in cases:
+        ids = case.open_ids()
+        for box in ndimage.find_objects(np.asarray(ids)) if ids is not None else ():
+            if box is not None:
+                num += 1
+                long += any(
+                    side.stop - side.start > most for side, most in zip(box, longest, strict=False)
+                )
+    if not num or long / num <= _FEW:
+        return None
+    return (
+        f"objects: {long / num:.0%} are longer than three quarters of a patch, and their centres "
+        "are hard to learn from patches; instance=components or distance do without centres, and "
+        "overrides.patch_vox makes patches larger"
+    )
 
 
 def _sizes_vox(case: CachedCase, things: Iterable[int], *, corners: bool) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from medseg.models.warm_start import load_warm_start
 from medseg.runtime.interrupt import Interruption
 from medseg.training.job import Job
 from medseg.training.loop import fit
-from medseg.training.object_sizes import with_least_size
+from medseg.training.object_sizes import told_of_long_objects, with_least_size
 from medseg.training.parts import checkpoint_of, ends_of, network_for, recipe_for, sampler_for
 from medseg.training.pictures import draw_curves, draw_overlays
 from medseg.training.preparation import Preparation, Validation
@@ -115,6 +115,8 @@ def train(job: Job, *, workplace: Workplace, resume: bool = False) -> Trained:
     cost = _tell_cost(job, state.network, workplace)
     training = prepare(learnt)
     job = with_least_size(job, training)
+    if told := told_of_long_objects(job, training):
+        workplace.progress.shown.write(told)
     unlabelled = prepare(job.manifest.unlabelled_cases) if teaching else []
     validation = Validation(job.manifest, prepare(validated), choices.validation_cases)
     sampler = sampler_for(job, training, unlabelled)
