@@ -44,7 +44,7 @@ def with_least_size(job: Job, cases: Sequence[CachedCase]) -> Job:
 def told_of_long_objects(job: Job, cases: Sequence[CachedCase]) -> str | None:
     """Return what to say where objects are too long for centres to be learnt from patches.
 
-    A patch that cuts an object teaches the centre of what it holds, which another patch contradicts.
+    A patch that cuts an object teaches the centre of what it holds; another one contradicts it.
 
     Args:
         job: what to train; only `instance=centre` points at centres.
