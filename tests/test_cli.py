@@ -48,11 +48,16 @@ def run_in_one_process(*lines: list[str]) -> tuple[list[str], list[str]]:
 
 
 def seconds_of(*words: str) -> float:
-    """CPU seconds of a command, the lesser of two: the clock on the wall measures the machine."""
+    """CPU seconds of a command."""
+    return seconds_of_line([*MEDSEG, *words])
+
+
+def seconds_of_line(line: list[str]) -> float:
+    """CPU seconds of a line, the lesser of two: the clock on the wall measures the machine."""
     spent = []
     for _ in range(2):
         before = os.times()
-        run(*words)
+        subprocess.run(line, capture_output=True, check=True)
         after = os.times()
         spent.append(
             after.children_user + after.children_system
@@ -92,9 +97,11 @@ def test_the_help_of_every_command_shows_its_settings_and_imports_nothing_heavy(
         assert "Settings (override with key=value)" in text
 
 
-def test_the_help_and_the_composed_settings_of_a_command_take_less_than_a_second() -> None:
-    assert seconds_of("plan", "--help") < 1
-    assert seconds_of("train", "--cfg", "job") < 1
+def test_the_help_and_the_composed_settings_of_a_command_cost_little_more_than_hydra() -> None:
+    # A second on a machine that imports Hydra in 0.2 s; others differ by three times.
+    least = seconds_of_line([sys.executable, "-c", "import hydra"])
+    assert seconds_of("plan", "--help") < 6 * least
+    assert seconds_of("train", "--cfg", "job") < 6 * least
 
 
 @pytest.mark.parametrize("command", APPS)
