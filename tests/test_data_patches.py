@@ -168,3 +168,33 @@ def test_a_preparation_that_fails_leaves_nothing_behind(tmp_path):
     with pytest.raises(MemoryError):
         prepare_cases([case], lambda _: Broken(), folder=tmp_path, recipe={})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_patch_brings_along_where_the_whole_objects_have_their_centres(tmp_path):
+    shape, centre = (30, 28, 26), (14, 13, 12)
+    ids = torch.zeros(shape, dtype=torch.int32)
+    ids[4:25, 6:21, 8:17] = 9
+    place = torch.arange(np.prod(shape), dtype=torch.float32).reshape(shape)
+
+    def prepare(_case):
+        label = (ids > 0).to(torch.uint8)
+        return Prepared(place[None], label, Geometry(shape, np.eye(4)), ids)
+
+    case = Case(case_id="a", patient_id="a", images={"MR": "a.nii"}, labels=("a_l.nii",))
+    cached = prepare_cases([case], prepare, folder=tmp_path, recipe={})
+    drawn = sampler(cached, whole_objects=True, batch_size=8, context_vox=(14, 14, 14)).draw(0)
+    assert drawn.objects_BM5.shape == (8, 1, 5)
+    outside = 0
+    for image, own, (number, *at, size) in zip(
+        drawn.image_BCIJK, drawn.ids_BIJK, drawn.objects_BM5[:, 0].tolist(), strict=True
+    ):
+        if not (own > 0).any():
+            assert number == float("inf")
+            continue
+        assert (number, size) == (9, 21 * 15 * 9)
+        if not all(0 <= a < 14 for a in at):
+            outside += 1
+        elif image[0][tuple(int(a) for a in at)]:
+            assert image[0][tuple(int(a) for a in at)] == place[centre]
+    assert outside
+    assert sampler(cached).draw(0).objects_BM5 is None

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from drawn_objects import whole_centre_targets
 from PIL import Image
 from scipy import ndimage
 
@@ -21,7 +22,7 @@ from medseg.io.formats import read_object_ids
 from medseg.io.placement import image_affine
 from medseg.postprocess.objects import Objects
 from medseg.transforms.chains import Prepared
-from medseg.transforms.object_targets import centre_targets, depth_targets
+from medseg.transforms.object_targets import depth_targets
 
 LABELS = labels_for(label_set({"cell": 1}), "instance", None)
 WAYS = [Components(), Centres(), Distances()]
@@ -66,7 +67,7 @@ def truth(ids, way, edges, dims):
     flat = tensor[..., 0] if dims == 2 else tensor
     own = []
     if isinstance(way, Centres):
-        heat, offset = centre_targets(flat, edges=edges[:dims], sigma_share=way.sigma_share)
+        heat, offset = whole_centre_targets(flat, edges=edges[:dims], sigma_share=way.sigma_share)
         own = [heat[0], *(offset[0] / way.unit_vox)]
     elif isinstance(way, Distances):
         own = [depth_targets(flat, edges=edges[:dims])[0]]

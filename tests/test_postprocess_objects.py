@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from drawn_objects import whole_centre_targets
 from scipy import ndimage
 
 from medseg.core.errors import PlanError
@@ -21,7 +22,7 @@ from medseg.postprocess.fusion import fuse
 from medseg.postprocess.objects import Objects, find_objects
 from medseg.postprocess.smoothing import smooth
 from medseg.postprocess.watershed import grow, split_by_distance
-from medseg.transforms.object_targets import centre_targets, depth_targets
+from medseg.transforms.object_targets import depth_targets
 
 EDGES = {2: (1.0, 1.0, 1.0), 3: (1.0, 1.0, 2.5)}
 
@@ -146,7 +147,7 @@ def test_a_thin_slanting_object_is_one(way):
     targets = torch.from_numpy(ids[None, ..., 0])
     heads = torch.zeros(0, 20, 20, 1)
     if isinstance(way, Centres):
-        heat, offset = centre_targets(targets, edges=(1.0, 1.0), sigma_share=way.sigma_share)
+        heat, offset = whole_centre_targets(targets, edges=(1.0, 1.0), sigma_share=way.sigma_share)
         heads = torch.cat([heat[:, None], offset / way.unit_vox], dim=1)[0][..., None]
     if isinstance(way, Distances):
         heads = depth_targets(targets, edges=(1.0, 1.0))[0][None, ..., None]

@@ -17,7 +17,8 @@ from medseg.runtime.interrupt import Interruption
 from medseg.training.loop import Recipe, fit
 from medseg.training.schedule import Budget, Constant, Cosine, Polynomial, seconds_of
 from medseg.training.state import TrainingState, WeightAverage
-from medseg.transforms.augment import Augment, SpatialAugment
+from medseg.transforms.augment import Augment
+from medseg.transforms.motion import SpatialAugment
 
 PATCH = (8, 8, 8)
 

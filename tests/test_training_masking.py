@@ -10,8 +10,9 @@ from medseg.data.cache import prepare_cases
 from medseg.data.case import Case
 from medseg.data.image_patches import ImageSampler
 from medseg.training.masking import MaskedAugment, Masking, reconstruction_loss
-from medseg.transforms.augment import Augment, IntensityAugment, SpatialAugment
+from medseg.transforms.augment import Augment, IntensityAugment
 from medseg.transforms.chains import Prepared
+from medseg.transforms.motion import SpatialAugment
 
 QUIET = IntensityAugment(noise=0, blur=0, brightness=0, contrast=0, gamma=0)
 

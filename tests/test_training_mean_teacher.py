@@ -10,7 +10,8 @@ from torch import nn
 from medseg.core.errors import ConfigError
 from medseg.training.mean_teacher import Consistency, MeanTeacher
 from medseg.training.state import TrainingState, WeightAverage
-from medseg.transforms.augment import Augment, IntensityAugment, SpatialAugment
+from medseg.transforms.augment import Augment, IntensityAugment
+from medseg.transforms.motion import SpatialAugment
 
 QUIET = IntensityAugment(noise=0, blur=0, brightness=0, contrast=0, gamma=0)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dataset_on_paper import paper_case, paper_manifest
+from drawn_objects import rows_of
 from small_networks import make_plan
 
 from medseg.core.geometry import Geometry
@@ -19,7 +20,8 @@ from medseg.training.object_sizes import told_of_long_objects
 from medseg.training.parts import loss_for, recipe_for
 from medseg.training.schedule import Budget, Constant
 from medseg.training.validate import validate
-from medseg.transforms.augment import IntensityAugment, SpatialAugment
+from medseg.transforms.augment import IntensityAugment
+from medseg.transforms.motion import SpatialAugment
 
 SIDED = LabelSet(
     labels=(
@@ -94,10 +96,11 @@ def test_voxels_to_ignore_say_nothing_about_objects_in_a_training(way):
     label = torch.zeros(1, 8, 8, 8, dtype=torch.int64)
     label[:, 4:] = IGNORED
     ids = torch.zeros_like(label)
+    known = (ids, rows_of(ids, (1, 1, 1)))
     other = logits.clone()
     other[:, job.labels.num_outputs :, 4:] += 5
-    assert torch.equal(loss(logits, label, ids), loss(other, label, ids))
-    assert not torch.equal(loss(logits, label * 0, ids), loss(other, label * 0, ids))
+    assert torch.equal(loss(logits, label, *known), loss(other, label, *known))
+    assert not torch.equal(loss(logits, label * 0, *known), loss(other, label * 0, *known))
 
 
 def test_objects_are_measured_in_the_plans_voxels():
@@ -153,11 +156,11 @@ class Drawn:
         return self.ids
 
 
-def test_objects_that_no_patch_holds_are_told_where_centres_are_learnt():
+def test_objects_that_are_far_longer_than_patches_are_told_where_centres_are_learnt():
     job = job_of(objects=ObjectPlan(task="instance", way=Centres()))
     assert job.plan.patch_vox == (16, 16, 16)
-    assert told_of_long_objects(job, [Drawn(12)]) is None
-    told = told_of_long_objects(job, [Drawn(12), Drawn(13)])
-    assert "50% are longer than three quarters of a patch" in told
+    assert told_of_long_objects(job, [Drawn(24)]) is None
+    told = told_of_long_objects(job, [Drawn(24), Drawn(25)])
+    assert "50% are longer than one and a half patches" in told
     other = job_of(objects=ObjectPlan(task="instance", way=Distances()))
     assert told_of_long_objects(other, [Drawn(30)]) is None

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from drawn_objects import rows_of, whole_centre_targets
 from scipy import ndimage
 
 from medseg.core.objects import Centres
 from medseg.postprocess.centres import group_by_centres
-from medseg.transforms.augment import Augment, SpatialAugment
+from medseg.transforms.augment import Augment
+from medseg.transforms.motion import SpatialAugment
 from medseg.transforms.object_targets import (
     centre_targets,
     depth_targets,
@@ -63,7 +65,7 @@ def test_an_object_that_fills_a_patch_has_a_finite_depth():
 @pytest.mark.parametrize(("shape", "edges"), CASES)
 def test_offsets_lead_to_the_voxel_nearest_to_the_centroid(shape, edges, rng):
     ids = batch(shape, rng)
-    heat, offset = centre_targets(ids, edges=edges, sigma_share=0.5)
+    heat, offset = whole_centre_targets(ids, edges=edges, sigma_share=0.5)
     size = np.array(edges) / min(edges)
     for patch, mask in each_object(ids):
         voxels = np.argwhere(mask) * size
@@ -91,38 +93,39 @@ def test_objects_of_two_patches_with_one_id_are_two():
 
 def test_no_objects_give_no_heat():
     nothing = torch.zeros((2, 5, 5), dtype=torch.int64)
-    heat, offset = centre_targets(nothing, edges=(1, 1), sigma_share=0.5)
+    heat, offset = whole_centre_targets(nothing, edges=(1, 1), sigma_share=0.5)
     assert not heat.any()
     assert not offset.any()
     assert not depth_targets(nothing, edges=(1, 1)).any()
 
 
-def test_ids_turn_with_the_image_and_offsets_made_after_still_lead_to_the_objects(rng):
-    """A rotated batch: grouping by its own targets gives its objects; old offsets would not."""
-    shape = (1, 40, 40, 1)
-    ids = np.zeros(shape, np.int64)
+def test_ids_and_centres_turn_with_the_image_and_still_make_the_objects():
+    """A rotated batch: its targets give its objects, and lead to where these lie by now."""
+    ids = torch.zeros((1, 40, 40, 1), dtype=torch.int64)
     for number, (i, j) in enumerate([(12, 12), (12, 22), (24, 14), (26, 28)], start=300):
         ids[0, i - 4 : i + 4, j - 5 : j + 5] = number
-    ids = torch.from_numpy(ids)
     label = (ids > 0).long()
     spatial = SpatialAugment(probability=1, rotate_deg=90, scale=(1.0, 1.0), mirror_axes=(0, 1))
     augment = Augment(patch_vox=(40, 40, 1), spatial=spatial)
-    image = (ids[:, None] % 7).float()
-    _, turned_label, turned = augment(image, label, ids, generator=torch.Generator().manual_seed(3))
+    rows = rows_of(ids, (1.0, 1.0))
+    _, turned_label, turned, moved = augment(
+        (ids[:, None] % 7).float(),
+        label,
+        ids,
+        generator=torch.Generator().manual_seed(3),
+        objects_BM5=rows,
+    )
     assert torch.equal(turned > 0, turned_label > 0)
     assert set(turned.unique().tolist()) <= {0, 300, 301, 302, 303}
     assert not torch.equal(turned, ids)
-    way = Centres()
-
-    def grouped(source):
-        _, offset = centre_targets(source[..., 0], edges=(1, 1), sigma_share=0.5)
-        heat, _ = centre_targets(turned[..., 0], edges=(1, 1), sigma_share=0.5)
-        offset = offset[0, ..., None] / way.unit_vox
-        mask = turned[0] > 0
-        found, _ = group_by_centres(heat[0, ..., None], offset, mask, way=way, edges=(1, 1, 1))
-        pairs = torch.stack([found[mask].long(), turned[0][mask]]).unique(dim=1)
-        return pairs.shape[1]
-
-    present = len(turned.unique()) - 1
-    assert grouped(turned) == present
-    assert grouped(ids) > present
+    way, mask = Centres(), turned[0] > 0
+    heat, offset = centre_targets(turned[..., 0], moved, edges=(1, 1), sigma_share=0.5)
+    found, _ = group_by_centres(
+        heat[0, ..., None], offset[0, ..., None] / way.unit_vox, mask, way=way, edges=(1, 1, 1)
+    )
+    pairs = torch.stack([found[mask].long(), turned[0][mask]]).unique(dim=1)
+    assert pairs.shape[1] == len(found[mask].unique()) == len(turned.unique()) - 1
+    for number, *centre, _, _ in moved[0].tolist():
+        voxels = (turned[0, ..., 0] == number).nonzero().float()
+        assert (voxels.mean(0) - torch.tensor(centre)).abs().max() < 1.5
+    assert (moved - rows)[0, :, 1:3].abs().max() > 3

@@ -8,7 +8,7 @@ Axes: B patch, C channel, IJK voxel.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from traceback import clear_frames
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from medseg.core.errors import ManifestError, ReadError
 from medseg.data.cache import CachedCase
 from medseg.data.centres import Centres, Sampling, centres_of
+from medseg.data.object_table import ObjectTable, stack_rows
 
 Triple = tuple[int, int, int]
 Value = TypeVar("Value", bound=np.generic)
@@ -40,6 +41,8 @@ class Batch:
             None when all of them were, in every case.
         case_ids: where the patches come from.
         ids_BIJK: ids of objects, 0 for none; None where they are not told apart.
+        objects_BM5: where the whole objects have their centres, as in
+            `transforms.object_targets`; None where nobody asks.
         unlabelled_BCIJK: patches of other scans that nobody labelled; None where none are drawn.
     """
 
@@ -48,6 +51,7 @@ class Batch:
     annotated_BL: torch.Tensor | None
     case_ids: tuple[str, ...]
     ids_BIJK: torch.Tensor | None = None
+    objects_BM5: torch.Tensor | None = None
     unlabelled_BCIJK: torch.Tensor | None = None
 
     @property
@@ -55,17 +59,19 @@ class Batch:
         """The label map, and the ids of objects where there are any."""
         return (self.label_BIJK,) if self.ids_BIJK is None else (self.label_BIJK, self.ids_BIJK)
 
+    @property
+    def of_patches(self) -> dict[str, torch.Tensor]:
+        """What is known of patches as wholes, by the names augmentation and loss have for it."""
+        known = {"objects_BM5": self.objects_BM5, "annotated_BL": self.annotated_BL}
+        return {name: one for name, one in known.items() if one is not None}
+
     def pin_memory(self) -> "Batch":
         """Move the tensors to page-locked memory, from which a GPU copies without waiting."""
-        annotated = None if self.annotated_BL is None else self.annotated_BL.pin_memory()
-        return Batch(
-            self.image_BCIJK.pin_memory(),
-            self.label_BIJK.pin_memory(),
-            annotated,
-            self.case_ids,
-            None if self.ids_BIJK is None else self.ids_BIJK.pin_memory(),
-            None if self.unlabelled_BCIJK is None else self.unlabelled_BCIJK.pin_memory(),
-        )
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        pinned: dict[str, Any] = {
+            name: one.pin_memory() for name, one in held.items() if isinstance(one, torch.Tensor)
+        }
+        return replace(self, **pinned)
 
 
 class Sampler(Protocol):
@@ -89,6 +95,7 @@ class PatchSampler:
         foreground_share: probability of a patch placed on a voxel of a class.
         seed: of all draws.
         sampling: which voxel that is, see `centres`.
+        whole_objects: bring along where objects have their centres.
     """
 
     cases: tuple[CachedCase, ...]
@@ -99,7 +106,9 @@ class PatchSampler:
     foreground_share: float
     seed: int
     sampling: Sampling = "class"
+    whole_objects: bool = False
     _centres: tuple[Centres, ...] = field(init=False, repr=False)
+    _tables: tuple[ObjectTable, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.cases:
@@ -109,20 +118,24 @@ class PatchSampler:
             for case in self.cases
         ]
         object.__setattr__(self, "_centres", tuple(found))
+        tables = [self._table(case) for case in self.cases] if self.whole_objects else []
+        object.__setattr__(self, "_tables", tuple(tables))
 
     def draw(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
         rng = np.random.default_rng((self.seed, step))
         places = [self._place(step * self.batch_size + n) for n in range(self.batch_size)]
         chosen = [self.cases[place] for place in places]
-        drawn = [self._patch(self.cases[place], self._centres[place], rng) for place in places]
-        ids = [own for _, _, own in drawn if own is not None]
+        drawn = [self._patch(place, rng) for place in places]
+        ids = [one.ids_IJK for one in drawn if one.ids_IJK is not None]
+        objects = [one.objects_M5 for one in drawn if one.objects_M5 is not None]
         return Batch(
-            image_BCIJK=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
-            label_BIJK=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
+            image_BCIJK=torch.from_numpy(np.stack([one.image_CIJK for one in drawn])),
+            label_BIJK=torch.from_numpy(np.stack([one.label_IJK for one in drawn])),
             annotated_BL=self._annotated(chosen),
             case_ids=tuple(case.case.case_id for case in chosen),
             ids_BIJK=torch.from_numpy(np.stack(ids)) if ids else None,
+            objects_BM5=torch.from_numpy(stack_rows(objects)) if objects else None,
         )
 
     def _place(self, position: int) -> int:
@@ -131,9 +144,8 @@ class PatchSampler:
         order = np.random.default_rng((self.seed, 1, round_)).permutation(len(self.cases))
         return int(order[place])
 
-    def _patch(
-        self, case: CachedCase, centres: Centres, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32] | None]:
+    def _patch(self, place: int, rng: np.random.Generator) -> "_Patch":
+        case, centres = self.cases[place], self._centres[place]
         shape = case.geometry.shape
         start = random_start(shape, self.patch_vox, rng)
         if rng.random() < self.foreground_share and centres.groups:
@@ -143,11 +155,21 @@ class PatchSampler:
         label, ids = case.open_label(), case.open_ids()
         if label is None:
             raise ManifestError(f"case {case.case.case_id}: has no label map to train on")
-        return (
-            cut(case.open_image(), first, self.context_vox),
-            cut(label, first, self.context_vox).astype(np.int64),
-            None if ids is None else cut(ids, first, self.context_vox),
+        ids_IJK = None if ids is None else cut(ids, first, self.context_vox)
+        return _Patch(
+            image_CIJK=cut(case.open_image(), first, self.context_vox),
+            label_IJK=cut(label, first, self.context_vox).astype(np.int64),
+            ids_IJK=ids_IJK,
+            objects_M5=self._tables[place].within(ids_IJK, first)
+            if self._tables and ids_IJK is not None
+            else None,
         )
+
+    def _table(self, case: CachedCase) -> ObjectTable:
+        ids_IJK = case.open_ids()
+        if ids_IJK is None:
+            raise ManifestError(f"case {case.case.case_id}: has no ids of objects to train on")
+        return ObjectTable.of(ids_IJK, edges=case.geometry.spacing_mm, flat=self.patch_vox[2] == 1)
 
     def _annotated(self, cases: Sequence[CachedCase]) -> torch.Tensor | None:
         if all(case.case.annotated is None for case in self.cases):
@@ -157,6 +179,16 @@ class PatchSampler:
             for c in cases
         ]
         return torch.tensor(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Patch:
+    """What is cut out of one case; of objects, the rows that `object_table` has of them."""
+
+    image_CIJK: NDArray[np.float32]
+    label_IJK: NDArray[np.int64]
+    ids_IJK: NDArray[np.int32] | None
+    objects_M5: NDArray[np.float32] | None
 
 
 def batches(

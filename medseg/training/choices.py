@@ -16,7 +16,8 @@ from medseg.training.masking import Masking
 from medseg.training.mean_teacher import MeanTeacher
 from medseg.training.schedule import Budget, Schedule
 from medseg.training.session import Cadence
-from medseg.transforms.augment import IntensityAugment, SpatialAugment
+from medseg.transforms.augment import IntensityAugment
+from medseg.transforms.motion import SpatialAugment
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -39,7 +40,8 @@ class Choices:
         mean_teacher: learn from the manifest's unlabelled cases, too; None: do not.
         init: checkpoint whose weights are begun from, as far as they fit.
         frozen_steps: steps in which what was taken from it does not change.
-        spatial, intensity: see `transforms.augment`; mirror axes and spacing come from the plan.
+        spatial, intensity: see `transforms.motion` and `transforms.augment`; mirror axes and
+            spacing come from the plan.
         channel_dropout: share of patches that lose a channel.
         context: how much more than a patch is cut out, per axis, for rotation to use.
         clip_norm: largest norm of the gradient.

@@ -20,8 +20,8 @@ from medseg.training.schedule import Budget, Schedule
 from medseg.training.state import TrainingState
 
 Loss = Callable[..., torch.Tensor]
-# Takes the image, its maps and a generator, and `annotated_BL` where there is one; returns what the
-# network sees, then what the loss does, `annotated_BL` last.
+# Takes the image, its maps and a generator, and `Batch.of_patches` by their names; returns what the
+# network sees, then what the loss does, the latter last and in their order.
 Augmentation = Callable[..., tuple[torch.Tensor, ...]]
 # Steps whose time tells the pace: enough to even out a machine that is busy for a moment.
 _PACE_STEPS = 300
@@ -134,16 +134,15 @@ def _step(
 ) -> float | None:
     """Make one step; return its loss, or None when it was not finite and nothing was changed."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + state.step)
-    annotated_BL = batch.annotated_BL
-    known = {} if annotated_BL is None else {"annotated_BL": annotated_BL.to(device)}
+    of_patches = {name: one.to(device) for name, one in batch.of_patches.items()}
     image_BCIJK, *maps_BIJK = recipe.augment(
         batch.image_BCIJK.to(device, non_blocking=True),
         *(one.to(device, non_blocking=True) for one in batch.maps),
         generator=generator,
-        **known,
+        **of_patches,
     )
-    if known:
-        annotated_BL = maps_BIJK.pop()
+    for name in reversed(of_patches):
+        of_patches[name] = maps_BIJK.pop()
     if recipe.flat:
         image_BCIJK, *maps_BIJK = (one[..., 0] for one in (image_BCIJK, *maps_BIJK))
     state.network.train()
@@ -151,7 +150,7 @@ def _step(
         _still(state)
     with _precision(device, bf16=recipe.bf16):
         logits_BLIJK = state.network(image_BCIJK)
-    loss = recipe.loss(logits_BLIJK, *maps_BIJK, annotated_BL=annotated_BL)
+    loss = recipe.loss(logits_BLIJK, *maps_BIJK, **of_patches)
     if recipe.consistency is not None and batch.unlabelled_BCIJK is not None:
         with _precision(device, bf16=recipe.bf16):
             unlabelled_BCIJK = batch.unlabelled_BCIJK.to(device, non_blocking=True)

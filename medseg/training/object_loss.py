@@ -40,6 +40,7 @@ class ObjectLoss:
         logits: Tensor | tuple[Tensor, ...],
         label_BIJK: Tensor,
         ids_BIJK: Tensor,
+        objects_BM5: Tensor | None = None,
         annotated_BL: Tensor | None = None,
     ) -> Tensor:
         """Return the loss as a float32 scalar.
@@ -49,6 +50,8 @@ class ObjectLoss:
                 asked about objects.
             label_BIJK: indices of classes.
             ids_BIJK: of objects, after augmentation.
+            objects_BM5: where the whole objects have their centres, as in `object_targets`; what
+                `Centres` learns, and no other way asks for.
             annotated_BL: False where a class was not annotated; patches without all things say
                 nothing about objects but inside those that were drawn.
         """
@@ -61,13 +64,21 @@ class ObjectLoss:
         )
         heads_BHIJK = levels[0][:, self.num_classes :].float()
         counted_BIJK = self._counted(label_BIJK, ids_BIJK, annotated_BL)
-        return loss + self._of_way(heads_BHIJK, ids_BIJK, counted_BIJK)
+        return loss + self._of_way(heads_BHIJK, ids_BIJK, objects_BM5, counted_BIJK)
 
-    def _of_way(self, heads_BHIJK: Tensor, ids_BIJK: Tensor, counted_BIJK: Tensor) -> Tensor:
+    def _of_way(
+        self,
+        heads_BHIJK: Tensor,
+        ids_BIJK: Tensor,
+        objects_BM5: Tensor | None,
+        counted_BIJK: Tensor,
+    ) -> Tensor:
         way = self.way
         if isinstance(way, Centres):
+            if objects_BM5 is None:
+                raise ValueError("centres are learnt from objects_BM5, which the batch lacks")
             heat_BIJK, offset_BAIJK = centre_targets(
-                ids_BIJK, edges=self.edges, sigma_share=way.sigma_share
+                ids_BIJK, objects_BM5, edges=self.edges, sigma_share=way.sigma_share
             )
             heat, offset = centre_loss(
                 heads_BHIJK,

@@ -1,4 +1,4 @@
-"""How large the drawn objects are: what is a speck beside them, and what no patch holds."""
+"""How large the drawn objects are: what is a speck beside them, and what no patch shows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,8 +15,8 @@ from medseg.training.job import Job
 # Found objects come out somewhat smaller than drawn ones, and the smallest drawn may be slips.
 _PERCENTILE = 1
 _SHARE = 0.5
-# A window sees the centre of an object that is shorter than this share of it from nearly all of it.
-_LONGEST_SHARE = 0.75
+# Of an object longer than this many patches, some see nothing that tells where its centre is.
+_MOST_PATCHES = 1.5
 # Of all objects; fewer are not worth a word.
 _FEW = 0.02
 
@@ -44,8 +44,6 @@ def with_least_size(job: Job, cases: Sequence[CachedCase]) -> Job:
 def told_of_long_objects(job: Job, cases: Sequence[CachedCase]) -> str | None:
     """Return what to say where objects are too long for centres to be learnt from patches.
 
-    A patch that cuts an object teaches the centre of what it holds; another one contradicts it.
-
     Args:
         job: what to train; only `instance=centre` points at centres.
         cases: prepared for training.
@@ -53,7 +51,7 @@ def told_of_long_objects(job: Job, cases: Sequence[CachedCase]) -> str | None:
     objects = job.choices.objects
     if objects is None or not isinstance(objects.way, Centres):
         return None
-    longest = [_LONGEST_SHARE * size for size in job.plan.patch_vox[: job.plan.spatial_dims]]
+    longest = [_MOST_PATCHES * size for size in job.plan.patch_vox[: job.plan.spatial_dims]]
     long, num = 0, 0
     for case in cases:
         ids = case.open_ids()
@@ -66,8 +64,8 @@ def told_of_long_objects(job: Job, cases: Sequence[CachedCase]) -> str | None:
     if not num or long / num <= _FEW:
         return None
     return (
-        f"objects: {long / num:.0%} are longer than three quarters of a patch, and their centres "
-        "are hard to learn from patches; instance=components or distance do without centres, and "
+        f"objects: {long / num:.0%} are longer than one and a half patches, which do not all show "
+        "where the centre is; instance=components or distance do without centres, and "
         "overrides.patch_vox makes patches larger"
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from medseg.core.objects import Centres
 from medseg.core.plan import Triple
 from medseg.data.cache import CachedCase
 from medseg.data.image_patches import PairedSampler
@@ -27,7 +28,8 @@ from medseg.training.pretraining import (
     reconstructor_for,
 )
 from medseg.training.state import TrainingState
-from medseg.transforms.augment import Augment, SpatialAugment
+from medseg.transforms.augment import Augment
+from medseg.transforms.motion import SpatialAugment
 
 
 def network_for(job: Job) -> nn.Module:
@@ -153,6 +155,9 @@ def sampler_for(
         foreground_share=plan.training.foreground_share,
         seed=choices.seed,
         sampling=choices.sampling,
+        whole_objects=job.learns_objects
+        and choices.objects is not None
+        and isinstance(choices.objects.way, Centres),
     )
     if choices.pretrain is not None:
         return images_of(sampler, cases)

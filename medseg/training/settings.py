@@ -20,7 +20,8 @@ from medseg.training.masking import Masking
 from medseg.training.mean_teacher import MeanTeacher
 from medseg.training.schedule import SCHEDULES, Budget, Schedule, seconds_of
 from medseg.training.session import Cadence
-from medseg.transforms.augment import IntensityAugment, SpatialAugment
+from medseg.transforms.augment import IntensityAugment
+from medseg.transforms.motion import SpatialAugment
 
 Part = TypeVar("Part")
 

@@ -3,7 +3,11 @@
 A rotation turns offsets and a zoom stretches distances, so targets are made last, on the device.
 Lengths are in edges of the finest voxel axis.
 
-Axes: B patch, A spatial axis, IJK voxel (2D: IJ), M object of any patch (0: no object).
+What a patch holds of an object does not tell where its centre is; each patch brings along the
+centres and sizes of the whole objects, `objects_BM5`: float32 rows of `OBJECT_COLUMNS`, the centre
+in voxels of the patch (or beyond it), ids ascending, and rows left over with an infinite id.
+
+Axes: B patch, A spatial axis, IJK voxel (2D: IJ), N voxel, M object of a patch.
 """
 
 from collections.abc import Sequence
@@ -11,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+OBJECT_COLUMNS = ("id", "centre_i", "centre_j", "centre_k", "size_vox")
 # Farther than any surface in a patch; still finite, so that shares of it are numbers.
 _FAR = 1e4
 
@@ -26,40 +31,41 @@ def number_objects(ids_BIJK: Tensor) -> Tensor:
 
 
 def centre_targets(
-    ids_BIJK: Tensor, *, edges: Sequence[float], sigma_share: float
+    ids_BIJK: Tensor, objects_BM5: Tensor, *, edges: Sequence[float], sigma_share: float
 ) -> tuple[Tensor, Tensor]:
     """Return the heat of centres and the offset of each voxel to its own.
 
-    A centre is the object's voxel nearest to its centroid, so that it lies inside whatever the
-    shape. The deviation of the heat about it is `sigma_share` of the radius of a ball (disc) of the
+    The deviation of the heat about a centre is `sigma_share` of the radius of a ball (disc) of the
     object's size.
 
     Args:
-        ids_BIJK: object ids; what the patch cuts off of an object is not part of it.
+        ids_BIJK: object ids; 0 for none.
+        objects_BM5: of the whole objects, see above.
         edges: of a voxel along the spatial axes, in any unit.
         sigma_share: see above.
 
     Returns:
         heat_BIJK, 1 at a centre, and offset_BAIJK; 0 outside objects.
     """
-    number = number_objects(ids_BIJK)
-    flat = number.flatten()
-    num = int(flat.max()) + 1
     size = [edge / min(edges) for edge in edges]
-    vox_M = torch.bincount(flat, minlength=num).clamp_min(1)
-    at_A = [_positions(number, axis, edge) for axis, edge in enumerate(size, start=1)]
-    away = torch.zeros(flat.shape, device=flat.device)
-    for at in at_A:
-        mean_M = torch.bincount(flat, at.double(), num) / vox_M
-        away += (at - mean_M[flat]).float().square()
-    centre_M = _lowest_place(flat, away, num)
-    offset_A = [at[centre_M][flat] - at for at in at_A]
-    sigma_M = sigma_share * _ball_radius(vox_M, size)
-    squared = torch.stack(offset_A).square().sum(0)
-    inside = flat > 0
-    heat = torch.exp(-squared / (2 * sigma_M[flat].square())) * inside
-    offset_BAIJK = torch.stack([(o * inside).reshape(number.shape) for o in offset_A], dim=1)
-    return heat.reshape(number.shape), offset_BAIJK
+    ids_BN = ids_BIJK.flatten(1)
+    known_BM = objects_BM5[..., 0].contiguous()
+    row_BN = torch.searchsorted(known_BM, ids_BN.to(known_BM.dtype))
+    row_BN = row_BN.clamp_max(known_BM.shape[1] - 1)
+    inside_BN = ids_BN > 0
+    offset_BAN = torch.stack(
+        [
+            (objects_BM5[..., axis].gather(1, row_BN) * edge - _positions(ids_BIJK, axis, edge))
+            * inside_BN
+            for axis, edge in enumerate(size, start=1)
+        ],
+        dim=1,
+    )
+    sigma_BN = (sigma_share * _ball_radius(objects_BM5[..., 4], size)).gather(1, row_BN)
+    squared_BN = offset_BAN.square().sum(1)
+    heat_BN = torch.exp(-squared_BN / (2 * sigma_BN.square()).clamp_min(1e-6)) * inside_BN
+    shape = ids_BIJK.shape
+    return heat_BN.reshape(shape), offset_BAN.reshape(shape[0], len(size), *shape[1:])
 
 
 def depth_targets(ids_BIJK: Tensor, *, edges: Sequence[float]) -> Tensor:
@@ -122,28 +128,18 @@ def _pass_on(
         torch.minimum(own, said, out=own)
 
 
-def _positions(like: Tensor, axis: int, edge: float) -> Tensor:
-    """Return where each voxel lies along an axis, flat."""
-    shape = [1] * like.ndim
-    shape[axis] = like.shape[axis]
-    steps = torch.arange(like.shape[axis], device=like.device, dtype=torch.float32) * edge
-    return steps.reshape(shape).expand(like.shape).flatten()
+def _positions(ids_BIJK: Tensor, axis: int, edge: float) -> Tensor:
+    """Return where each voxel of a patch lies along an axis, N numbers."""
+    shape = [1] * (ids_BIJK.ndim - 1)
+    shape[axis - 1] = ids_BIJK.shape[axis]
+    steps = torch.arange(ids_BIJK.shape[axis], device=ids_BIJK.device, dtype=torch.float32) * edge
+    return steps.reshape(shape).expand(ids_BIJK.shape[1:]).flatten()
 
 
-def _lowest_place(flat: Tensor, values: Tensor, num: int) -> Tensor:
-    """Return for each object the first place where its value is lowest."""
-    lowest_M = torch.full((num,), torch.inf, device=flat.device)
-    lowest_M.scatter_reduce_(0, flat, values, "amin")
-    places = torch.arange(len(flat), device=flat.device)
-    candidates = torch.where(values == lowest_M[flat], places, len(flat) - 1)
-    first_M = torch.full((num,), len(flat) - 1, device=flat.device)
-    return first_M.scatter_reduce_(0, flat, candidates, "amin")
-
-
-def _ball_radius(vox_M: Tensor, edges: Sequence[float]) -> Tensor:
-    volume_M = vox_M.float()
+def _ball_radius(vox: Tensor, edges: Sequence[float]) -> Tensor:
+    volume = vox.float()
     for edge in edges:
-        volume_M = volume_M * edge
+        volume = volume * edge
     if len(edges) == 2:
-        return (volume_M / torch.pi).sqrt()
-    return (volume_M * (3 / (4 * torch.pi))).pow(1 / 3)
+        return (volume / torch.pi).sqrt()
+    return (volume * (3 / (4 * torch.pi))).pow(1 / 3)
