@@ -45,7 +45,8 @@ def _table(table: dict[str, list[Row]]) -> list[Row]:
 def _told(rows: list[Row]) -> Row:
     done = [row for row in rows if "error" not in row]
     told = {name: value for name, value in rows[0]["key"].items() if name != "seed"}
-    told |= {"threads": rows[0]["threads"], "seeds": [row["key"]["seed"] for row in rows]}
+    told |= {"threads": rows[0]["threads"], "gpu": rows[0].get("gpu")}
+    told["seeds"] = [row["key"]["seed"] for row in rows]
     if not done:
         return {**told, "error": rows[0]["error"]}
     dice, patients = _dice_by_case(done), _patients(done)

@@ -93,6 +93,7 @@ def _caption(rows: list[dict[str, Any]]) -> str:
     patch = " x ".join(map(str, done["patch_vox"]))
     threads, num_seeds = done["threads"], max(len(one["seeds"]) for one in rows)
     ran = f", {counted(threads, 'thread')}" if threads else ""
+    ran += f", on one {done['gpu']}" if done["gpu"] else ""
     return (
         f"{counted(done['num_cases'], 'case')} of {counted(done['num_patients'], 'patient')}, "
         f"{counted(num_seeds, 'seed')}; patches of {patch}, {done['batch_size']} a step{ran}."
