@@ -32,7 +32,6 @@ from benchmarks.one_fold import score_run
 from medseg.data.manifest import read_manifest
 from medseg.data.splits import split_cases
 from medseg.models.registry import model_names
-from medseg.runtime.hardware import measure_hardware, pick_device
 
 FAMILIES = (
     "unet", "resunet", "segresnet", "swinunetr", "fcn", "deeplabv3", "deeplabv3plus", "pspnet",
@@ -75,8 +74,7 @@ def main() -> None:
     ledger = Ledger(chosen.output / "families.jsonl")
     for data, key in _keys(chosen):
         if ledger.find(**key) is None:
-            where = {"threads": chosen.threads, "gpu": _gpu()}
-            row = ledger.append({**where, **run_family(chosen, data, key)}, **key)
+            row = ledger.append({"threads": chosen.threads, **run_family(chosen, data, key)}, **key)
             print(key, row.get("error") or f"{row['num_steps']} steps", flush=True)
     summary = summarise(ledger.rows)
     (chosen.output / "families.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -112,12 +110,6 @@ def run_family(chosen: argparse.Namespace, data: Dataset, key: dict[str, Any]) -
         **{part: planned[part] for part in ("spatial_dims", "patch_vox")},
         "batch_size": planned["training"]["batch_size"],
     }
-
-
-def _gpu() -> str | None:
-    """Return the name of the GPU that trainings take by default; None where there is none."""
-    device = pick_device()
-    return measure_hardware(device).name if device.type == "cuda" else None
 
 
 def _keys(chosen: argparse.Namespace) -> Iterator[tuple[Dataset, dict[str, Any]]]:

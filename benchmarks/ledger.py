@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medseg.runtime.hardware import measure_hardware, pick_device
 from medseg.runtime.provenance import commit, versions
 
 
@@ -30,8 +31,8 @@ class Ledger:
         return None
 
     def append(self, result: Mapping[str, Any], **key: Any) -> dict[str, Any]:
-        """Add a row with the commit and versions it was measured on."""
-        row = {"key": key, **result, "commit": commit(), "versions": versions()}
+        """Add a row with the commit, versions and, where there is one, GPU it was measured on."""
+        row = {"key": key, **result, "commit": commit(), "versions": versions(), **_gpu()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as stream:
             stream.write(json.dumps(row) + "\n")
@@ -39,3 +40,8 @@ class Ledger:
             os.fsync(stream.fileno())
         self.rows.append(row)
         return row
+
+
+def _gpu() -> dict[str, str]:
+    device = pick_device()
+    return {"gpu": measure_hardware(device).name} if device.type == "cuda" else {}

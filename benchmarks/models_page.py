@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.keep import RESULTS, rows_in
 from benchmarks.page_families import families_section
+from benchmarks.page_gpu import gpu_section
 from benchmarks.page_networks import networks_section
 from benchmarks.page_objects import objects_section
 from benchmarks.page_sides import lesions_section, partial_section, scarce_section
@@ -19,6 +20,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
 _SECTIONS = {
     "families": families_section,
+    "gpu": gpu_section,
     "objects": objects_section,
     "small_lesions": lesions_section,
     "partial_labels": partial_section,

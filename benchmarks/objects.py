@@ -161,7 +161,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         key = row["key"]
         told = " ".join([key["way"], *key.get("set", [])])
-        training = (key["dataset"], key["task"], told, key.get("time", ""))
+        where = f" on {row['gpu']}" if "gpu" in row else ""
+        training = (key["dataset"], key["task"], told, key.get("time", "") + where)
         steps.setdefault(training, []).append(row.get("num_steps", 0))
         for case in row["cases"]:
             for stratum in sorted({"", case["stratum"]}):

@@ -69,7 +69,7 @@ def test_a_loss_and_its_gradient_are_the_same(name):
 
     def done(device):
         loss = build_loss(name, num_outputs=4, ignore_index=4, spacing_mm=EDGES)
-        own = logits.to(device).requires_grad_()
+        own = logits.to(device).detach().requires_grad_()
         value = loss(own, label.to(device), annotated.to(device))
         torch.autograd.backward(value)
         return value.detach().cpu(), own.grad.cpu()

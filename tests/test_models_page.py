@@ -8,6 +8,7 @@ import pytest
 from benchmarks.keep import RESULTS, kept, merged, rows_in
 from benchmarks.models_page import PAGE, models_page
 from benchmarks.page_families import families_section
+from benchmarks.page_gpu import gpu_section
 from benchmarks.page_networks import known_networks
 from benchmarks.page_objects import objects_section
 from benchmarks.page_sides import lesions_section, partial_section, scarce_section
@@ -71,8 +72,47 @@ def test_every_registered_network_is_listed_with_its_paper():
 
 
 def test_a_section_without_rows_is_left_out(tmp_path):
-    sections = (families_section, objects_section, lesions_section, partial_section, scarce_section)
-    assert [section([]) for section in sections] == [""] * 5
+    sections = (
+        families_section, gpu_section, objects_section, lesions_section, partial_section,
+        scarce_section,
+    )  # fmt: skip
+    assert [section([]) for section in sections] == [""] * 6
+
+
+def test_a_gpu_is_named_with_what_it_took_and_how_far_it_agrees_with_a_cpu():
+    parts = {
+        "device": {"name": "GPU 9"},
+        "train": {
+            "num_steps": 7, "dice": {"mean": 0.5}, "patch_vox": [8, 8, 8], "batch_size": 2,
+            "gpu_peak_mib": {"allocated": 99.0},
+        },
+        "steps_real": {"step_s": 0.25},
+        "steps_dummy": {"step_s": 0.125},
+        "steps_compiled": {"failed": "no compiler"},
+        "predict": {"case_s": 0.01},
+        "predict_cpu": {"case_s": 0.5},
+        "agreement": {"num_differing_vox": 3, "num_vox": 4000, "num_cases": 2},
+    }  # fmt: skip
+    rows = [
+        {
+            "key": {"part": part, "device": "cuda", "time": "40s", "set": []},
+            "dataset": "knees",
+            **own,
+        }
+        for part, own in parts.items()
+    ]
+    page = gpu_section(rows)
+    (line,) = lines_with(page, "GPU 9")
+    assert cells(line) == [
+        "GPU 9", "40s", "7", "0.500", "8 x 8 x 8", "2", "0.250", "0.125", "no compiler", "99",
+        "0.010", "0.500", "3 of 4000 in 2 scans",
+    ]  # fmt: skip
+    assert "python -m benchmarks.gpu MANIFEST OUTPUT --time 40s" in page
+
+
+def test_what_a_gpu_measured_says_so():
+    page = families_section([family_row("unet", gpu="GPU 9")])
+    assert "1 thread, on one GPU 9." in page
 
 
 def test_families_are_ordered_by_dice_behind_them_those_not_trained_and_those_that_failed():
