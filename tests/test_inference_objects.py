@@ -166,6 +166,17 @@ def test_objects_come_back_onto_a_finer_grid_without_gaps():
     both = (ids > 0) & (expected > 0)
     assert same_objects(ids[both], expected[both])
     assert both.sum() / (expected > 0).sum() > 0.95
+    # The rims of classes, which lie otherwise than those of ids, go to the nearest object.
+    plain_plan = plan_of(2, 3, patch=(16, 16, 8), spacing_mm=(2.0, 2.0, 2.0))
+    plain = Predictor.of(
+        [Repeats()],
+        plan=plain_plan,
+        labels=LABELS,
+        device=torch.device("cpu"),
+        windows=windows_of(plain_plan, LABELS),
+    )
+    classes = Prepared(torch.from_numpy(outputs[:2]), None, coarse)
+    assert np.array_equal(done.label_map, plain.segment_prepared(classes, onto=fine).label_map)
 
 
 def test_small_objects_are_dropped_by_their_volume_in_ml():

@@ -100,6 +100,11 @@ def test_a_region_is_the_union_of_its_classes_and_comes_after_them() -> None:
     assert [score.class_name for score in scores] == ["liver", "spleen", "tumour", "abdomen"]
     assert [score.dice for score in scores[:2]] == [0, 0]
     assert scores[-1].dice == 1
+    partly = score_case(
+        prediction, reference, geometry=GRID, labels=labels, annotated=("liver", "tumour")
+    )
+    # What of the region is spleen, nobody drew.
+    assert [score.class_name for score in partly] == ["liver", "tumour"]
 
 
 def test_a_class_may_have_its_own_tolerance() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +12,7 @@ import pytest
 from medseg.cli import main as medseg
 from medseg.core.errors import ConfigError
 from medseg.core.labels import label_set
-from medseg.data.manifest import Case, Channel, Manifest, write_manifest
+from medseg.data.manifest import Case, Channel, Manifest, read_manifest, write_manifest
 from medseg.data.pairs import pair_folders
 from medseg.io.sidecars import write_sidecars
 from medseg.metrics.scoring import Scoring
@@ -101,6 +102,16 @@ def test_objects_are_scored_by_ids_beside_the_mask_or_by_pieces(dataset, capsys)
     assert summary["classes"]["cell"]["scores"]["ap_50"]["mean"] == pytest.approx(5 / 9)
     assert summary["groups"]["bright"]["classes"]["cell"]["pooled"]["ap_50"] == pytest.approx(2 / 3)
     assert "cell, bright" in capsys.readouterr().out
+
+
+def test_objects_of_a_class_that_was_not_annotated_in_a_case_give_no_row(dataset):
+    manifest = read_manifest(dataset / "manifest.json")
+    first, *others = manifest.cases
+    cases = (replace(first, annotated=("tissue",)), *others)
+    partly = dataset / "partly.json"
+    write_manifest(replace(manifest, cases=cases), partly)
+    assert evaluate(dataset, f"manifest={partly}", "things=[cell]") == 0
+    assert {case for case, name in rows(dataset) if name == "cell"} == {"c1", "c2"}
 
 
 def test_without_things_nothing_is_said_of_objects(dataset):
