@@ -23,18 +23,14 @@ def soft_skeleton(p_BLIJK: Tensor, counted_BIJK: Tensor | None, *, iterations: i
         (B, L, I, J, K), 0 to 1, 0 at ignored voxels.
     """
     ignored_B1IJK = None if counted_BIJK is None else ~counted_BIJK[:, None]
-    skeleton = _removed_by_opening(p_BLIJK, ignored_B1IJK)
-    for _ in range(iterations):
-        p_BLIJK = _erode(p_BLIJK, ignored_B1IJK)
-        thin = _removed_by_opening(p_BLIJK, ignored_B1IJK)
+    skeleton = torch.zeros_like(p_BLIJK)
+    for _ in range(iterations + 1):
+        eroded = _erode(p_BLIJK, ignored_B1IJK)
+        thin = functional.relu(p_BLIJK - _dilate(eroded, ignored_B1IJK))
         # Both at once: union of two soft sets, a + b - ab.
         skeleton = skeleton + functional.relu(thin - skeleton * thin)
+        p_BLIJK = eroded
     return _filled(skeleton, ignored_B1IJK, 0.0)
-
-
-def _removed_by_opening(p_BLIJK: Tensor, ignored_B1IJK: Tensor | None) -> Tensor:
-    opened = _dilate(_erode(p_BLIJK, ignored_B1IJK), ignored_B1IJK)
-    return functional.relu(p_BLIJK - opened)
 
 
 def _erode(p_BLIJK: Tensor, ignored_B1IJK: Tensor | None) -> Tensor:
@@ -43,21 +39,23 @@ def _erode(p_BLIJK: Tensor, ignored_B1IJK: Tensor | None) -> Tensor:
     least = p_BLIJK
     for axis in range(p_BLIJK.ndim - 2):
         # Pooling pads with the lowest number, so that the border erodes nothing.
-        least = torch.minimum(least, -_largest(-p_BLIJK, [axis]))
+        least = torch.minimum(least, -_largest(-p_BLIJK, axis))
     return least
 
 
 def _dilate(p_BLIJK: Tensor, ignored_B1IJK: Tensor | None) -> Tensor:
-    """Return the largest of each voxel and all its neighbours."""
-    axes = list(range(p_BLIJK.ndim - 2))
-    return _largest(_filled(p_BLIJK, ignored_B1IJK, 0.0), axes)
+    """Return the largest of each voxel and all its neighbours, an axis after the other."""
+    largest = _filled(p_BLIJK, ignored_B1IJK, 0.0)
+    for axis in range(p_BLIJK.ndim - 2):
+        largest = _largest(largest, axis)
+    return largest
 
 
-def _largest(p_BLIJK: Tensor, axes: list[int]) -> Tensor:
-    dims = p_BLIJK.ndim - 2
-    size = [3 if axis in axes else 1 for axis in range(dims)]
+def _largest(values: Tensor, axis: int) -> Tensor:
+    dims = values.ndim - 2
+    size = [3 if own == axis else 1 for own in range(dims)]
     pool = functional.max_pool3d if dims == 3 else functional.max_pool2d
-    largest: Tensor = pool(p_BLIJK, size, stride=1, padding=[n // 2 for n in size])
+    largest: Tensor = pool(values, size, stride=1, padding=[n // 2 for n in size])
     return largest
 
 
