@@ -91,8 +91,33 @@ def test_watershed_of_the_depth_parts_touching_balls(dims):
     for number in (1, 2):
         own = ndimage.distance_transform_edt(ids == number, sampling=EDGES[dims])
         depth += (own / own.max()).astype(np.float32)
-    found = split_by_distance(depth, ids > 0, seed_level=0.5)
+    found = split_by_distance([depth], ids > 0, seed_level=0.5)
     assert same_objects(found, ids)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_small_objects_that_touch_each_other_and_a_large_one_survive_the_blur(dims):
+    shape = (44, 30, 1 if dims == 2 else 24)
+    place = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    middle = 0 if dims == 2 else 12
+    ids = np.zeros(shape, np.int32)
+    for number, (i, j, radius) in enumerate([(12, 14, 10), (25, 12, 3), (25, 18, 3)], start=1):
+        ids[np.linalg.norm(place - (i, j, middle), axis=-1) <= radius] = number
+    flat = torch.from_numpy(ids[..., 0] if dims == 2 else ids)
+    depth = depth_targets(flat[None], edges=(1.0,) * dims).reshape(1, *shape)
+    found = find_objects(
+        torch.from_numpy(np.stack([ids == 0, ids > 0]).astype(np.float32)),
+        depth,
+        plan=ObjectPlan(task="instance", way=Distances()),
+        things=(1,),
+        edges=(1.0, 1.0, 1.0),
+        least_vox=0,
+    )
+    assert len(found) == 3
+    assert (number_consecutively(found.ids_IJK)[0] > 0).sum() == (ids > 0).sum()
+    small = [found.ids_IJK[25, j, middle] for j in (12, 18)]
+    assert small[0] != small[1]
+    assert found.ids_IJK[12, 14, middle] not in small
 
 
 def test_a_piece_without_a_seed_is_one_object_and_nothing_floods_between_pieces():
@@ -100,9 +125,9 @@ def test_a_piece_without_a_seed_is_one_object_and_nothing_floods_between_pieces(
     mask[1:4, 1:4], mask[6:8, 1:4] = True, True
     depth = np.zeros(mask.shape, np.float32)
     depth[2, 2] = 1
-    found = split_by_distance(depth, mask, seed_level=0.5)
+    found = split_by_distance([depth], mask, seed_level=0.5)
     assert same_objects(found, number_components(mask))
-    assert not split_by_distance(depth, mask & False, seed_level=0.5).any()
+    assert not split_by_distance([depth], mask & False, seed_level=0.5).any()
 
 
 def test_corners_join_pieces_or_not():

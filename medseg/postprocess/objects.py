@@ -76,10 +76,11 @@ def find_objects(
         )
         ids, heat = _in_one_piece(grouped.cpu().numpy(), mask_IJK.cpu().numpy(), heat_M)
     elif isinstance(plan.way, Distances):
-        depth_IJK = smooth(heads_HIJK[0], sigma_vox=plan.way.smooth_vox, edges=edges)
-        ids = split_by_distance(
-            depth_IJK.cpu().numpy(), mask_IJK.cpu().numpy(), seed_level=plan.way.seed_level
-        )
+        depths = [
+            smooth(heads_HIJK[0], sigma_vox=sigma_vox, edges=edges).cpu().numpy()
+            for sigma_vox in (plan.way.smooth_vox, plan.way.smooth_vox / 2)
+        ]
+        ids = split_by_distance(depths, mask_IJK.cpu().numpy(), seed_level=plan.way.seed_level)
     else:
         ids = _components_by_class(best_IJK.cpu().numpy(), plan.way, things)
     ids, old = number_consecutively(drop_small(ids, least_vox))

@@ -4,6 +4,8 @@ SimpleITK's watershed from markers (Beucher and Meyer, 1993); scipy's follows di
 neighbours instead of heights, which is no watershed of a distance map.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,20 +16,27 @@ _RIM = 2.0
 
 
 def split_by_distance(
-    distance_IJK: NDArray[np.float32], mask_IJK: Mask, *, seed_level: float
+    distances: Sequence[NDArray[np.float32]], mask_IJK: Mask, *, seed_level: float
 ) -> Ids:
     """Part a mask into objects that grow from its deep places.
 
     Args:
-        distance_IJK: depth below the object's surface, about 0 to 1.
+        distances: depth below the object's surface, about 0 to 1, (I, J, K) each, the most blurred
+            map first. A blur takes small objects away, so a sharper map adds the seeds that those
+            before it lack.
         mask_IJK: voxels of things.
         seed_level: a seed is a piece of the mask that is deeper than this.
 
     Returns:
         Ids that cover the mask.
     """
-    seeds = number_components(mask_IJK & (distance_IJK > seed_level))
-    return grow(seeds, mask_IJK, height_IJK=-np.clip(distance_IJK, -1, 1))
+    seeds = np.zeros(mask_IJK.shape, np.int32)
+    for distance_IJK in distances:
+        pieces = number_components(mask_IJK & (distance_IJK > seed_level))
+        known = np.unique(pieces[seeds > 0])
+        new = (pieces > 0) & ~np.isin(pieces, known)
+        seeds[new] = pieces[new] + seeds.max()
+    return grow(seeds, mask_IJK, height_IJK=-np.clip(distances[0], -1, 1))
 
 
 def grow(seeds_IJK: Ids, mask_IJK: Mask, *, height_IJK: NDArray[np.float32] | None = None) -> Ids:
