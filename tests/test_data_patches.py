@@ -184,7 +184,7 @@ def test_a_patch_brings_along_where_the_whole_objects_have_their_centres(tmp_pat
     cached = prepare_cases([case], prepare, folder=tmp_path, recipe={})
     drawn = sampler(cached, whole_objects=True, batch_size=8, context_vox=(14, 14, 14)).draw(0)
     assert drawn.objects_BM5.shape == (8, 1, 5)
-    outside = 0
+    num_outside = num_inside = 0
     for image, own, (number, *at, size) in zip(
         drawn.image_BCIJK, drawn.ids_BIJK, drawn.objects_BM5[:, 0].tolist(), strict=True
     ):
@@ -193,8 +193,14 @@ def test_a_patch_brings_along_where_the_whole_objects_have_their_centres(tmp_pat
             continue
         assert (number, size) == (9, 21 * 15 * 9)
         if not all(0 <= a < 14 for a in at):
-            outside += 1
-        elif image[0][tuple(int(a) for a in at)]:
+            num_outside += 1
+        else:
+            num_inside += 1
             assert image[0][tuple(int(a) for a in at)] == place[centre]
-    assert outside
+    assert num_outside
+    assert num_inside
+    # Kept beside the case, and read again.
+    again = sampler(cached, whole_objects=True, batch_size=8, context_vox=(14, 14, 14)).draw(0)
+    assert torch.equal(again.objects_BM5, drawn.objects_BM5)
+    assert list(cached[0].folder.glob("objects_3d_2.npz"))
     assert sampler(cached).draw(0).objects_BM5 is None

@@ -104,6 +104,18 @@ def test_an_object_of_which_a_part_is_ignored_says_nothing_about_its_centre_or_d
     assert float(loss(wrong, scribbled, **told(drawn))) > 0.01
 
 
+def test_an_object_that_is_ignored_beyond_the_patch_says_nothing_about_its_centre():
+    way, (label, ids) = Centres(), maps()
+    wrong = true_heads(way, ids)
+    wrong[0] += 1
+    rows = rows_of(ids, EDGES)
+    logits, loss = logits_of(label, wrong), loss_of(way, ignore_index=2)
+    assert float(loss(logits, label, ids, rows)) > 0.1
+    rows[0, :, 4] = 0
+    inside = torch.where((ids > 0)[:, None], logits, logits_of(label, true_heads(way, ids)))
+    assert float(loss(inside, label, ids, rows)) == pytest.approx(0, abs=1e-5)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_drawn_objects_teach_even_where_other_things_were_not_annotated(way):
     label, ids = maps()

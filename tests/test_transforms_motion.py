@@ -104,11 +104,13 @@ def test_positions_and_sizes_of_objects_move_as_their_voxels_do(context, patch, 
     axes = [torch.arange(n) - c for n, c in zip(context, centre, strict=True)]
     reach = sum(axis**2 for axis in torch.meshgrid(*axes, indexing="ij")) ** 0.5
     ids = 7 * (reach < 4.2).long()[None].repeat(12, 1, 1, 1)
-    spatial = SpatialAugment(probability=probability, rotate_deg=40, scale=(0.7, 1.4))
+    spatial = SpatialAugment(
+        probability=probability, rotate_deg=40, scale=(0.7, 1.4), spacing=(1.0, 1.0, 1.5)
+    )
     _, moved, motion = moved_by(spatial, ids[:, None].float(), ids, patch_vox=patch)
     rows = torch.tensor([[7.0, *centre, float((ids[0] == 7).sum())]]).repeat(12, 1, 1)
     there = motion.move_objects(rows, within=ids.shape[1:])
-    exact = 0.5 if probability else 1e-5
+    exact = 1.0 if probability else 1e-5
     for own, (number, *at, size) in zip(moved[:, 0], there[:, 0].tolist(), strict=True):
         voxels = (own == 7).nonzero().float()
         assert number == 7

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from medseg.core.errors import ManifestError, ReadError
 from medseg.data.cache import CachedCase
 from medseg.data.centres import Centres, Sampling, centres_of
-from medseg.data.object_table import ObjectTable, stack_rows
+from medseg.data.object_table import ObjectTable, stack_rows, table_of
 
 Triple = tuple[int, int, int]
 Value = TypeVar("Value", bound=np.generic)
@@ -118,7 +118,9 @@ class PatchSampler:
             for case in self.cases
         ]
         object.__setattr__(self, "_centres", tuple(found))
-        tables = [self._table(case) for case in self.cases] if self.whole_objects else []
+        flat, num = self.patch_vox[2] == 1, len(self.classes)
+        measured = self.cases if self.whole_objects else ()
+        tables = [table_of(case, num_classes=num, flat=flat) for case in measured]
         object.__setattr__(self, "_tables", tuple(tables))
 
     def draw(self, step: int) -> Batch:
@@ -164,12 +166,6 @@ class PatchSampler:
             if self._tables and ids_IJK is not None
             else None,
         )
-
-    def _table(self, case: CachedCase) -> ObjectTable:
-        ids_IJK = case.open_ids()
-        if ids_IJK is None:
-            raise ManifestError(f"case {case.case.case_id}: has no ids of objects to train on")
-        return ObjectTable.of(ids_IJK, edges=case.geometry.spacing_mm, flat=self.patch_vox[2] == 1)
 
     def _annotated(self, cases: Sequence[CachedCase]) -> torch.Tensor | None:
         if all(case.case.annotated is None for case in self.cases):

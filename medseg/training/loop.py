@@ -35,7 +35,7 @@ class Recipe:
 
     Attributes:
         augment: turns what was cut out into what is trained on.
-        loss: of logits (or a tuple of them), the batch's maps and `annotated_BL`.
+        loss: of logits (or a tuple of them), the batch's maps, and `Batch.of_patches` by name.
         schedule: of the learning rate.
         budget: how long training lasts.
         clip_norm: largest norm of the gradient; larger ones are scaled down.

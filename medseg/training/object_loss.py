@@ -12,7 +12,12 @@ from torch.nn import functional
 
 from medseg.core.objects import Centres, Distances, Way
 from medseg.losses.objects import centre_loss, depth_loss
-from medseg.transforms.object_targets import centre_targets, depth_targets, number_objects
+from medseg.transforms.object_targets import (
+    centre_targets,
+    depth_targets,
+    has_unknown_extent,
+    number_objects,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,7 @@ class ObjectLoss:
         if isinstance(way, Centres):
             if objects_BM5 is None:
                 raise ValueError("centres are learnt from objects_BM5, which the batch lacks")
+            counted_BIJK = counted_BIJK & ~has_unknown_extent(ids_BIJK, objects_BM5)
             heat_BIJK, offset_BAIJK = centre_targets(
                 ids_BIJK, objects_BM5, edges=self.edges, sigma_share=way.sigma_share
             )

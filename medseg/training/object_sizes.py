@@ -15,7 +15,7 @@ from medseg.training.job import Job
 # Found objects come out somewhat smaller than drawn ones, and the smallest drawn may be slips.
 _PERCENTILE = 1
 _SHARE = 0.5
-# Of an object longer than this many patches, some see nothing that tells where its centre is.
+# Of a round object longer than this many patches, some see nothing but its inside.
 _MOST_PATCHES = 1.5
 # Of all objects; fewer are not worth a word.
 _FEW = 0.02

@@ -97,7 +97,8 @@ class Motion:
         turned_BM3 = offset_BM3 @ torch.linalg.inv(self.matrix_B33).mT.to(device)
         warped_B11 = self.warped_B.to(device)[:, None, None]
         last = (after - 1).to(device)
-        at_BM3 = torch.where(warped_B11, turned_BM3 + last / 2, cropped_BM3)
+        # A centre is a voxel; between voxels the heat of a small object would have no peak.
+        at_BM3 = torch.where(warped_B11, (turned_BM3 + last / 2).round(), cropped_BM3)
         at_BM3 = torch.where(self.flips_B3.to(device)[:, None], last - at_BM3, at_BM3)
         smaller_B11 = torch.linalg.det(self.matrix_B33).to(device)[:, None, None]
         vox_BM1 = objects_BM5[..., 4:] / torch.where(warped_B11, smaller_B11, 1)

@@ -5,7 +5,8 @@ Lengths are in edges of the finest voxel axis.
 
 What a patch holds of an object does not tell where its centre is; each patch brings along the
 centres and sizes of the whole objects, `objects_BM5`: float32 rows of `OBJECT_COLUMNS`, the centre
-in voxels of the patch (or beyond it), ids ascending, and rows left over with an infinite id.
+in voxels of the patch (or beyond it), ids ascending, and rows left over with an infinite id. The
+size is 0 where ignored voxels leave open how far an object goes.
 
 Axes: B patch, A spatial axis, IJK voxel (2D: IJ), N voxel, M object of a patch.
 """
@@ -48,11 +49,7 @@ def centre_targets(
         heat_BIJK, 1 at a centre, and offset_BAIJK; 0 outside objects.
     """
     size = [edge / min(edges) for edge in edges]
-    ids_BN = ids_BIJK.flatten(1)
-    known_BM = objects_BM5[..., 0].contiguous()
-    row_BN = torch.searchsorted(known_BM, ids_BN.to(known_BM.dtype))
-    row_BN = row_BN.clamp_max(known_BM.shape[1] - 1)
-    inside_BN = ids_BN > 0
+    row_BN, inside_BN = _rows(ids_BIJK, objects_BM5), ids_BIJK.flatten(1) > 0
     offset_BAN = torch.stack(
         [
             (objects_BM5[..., axis].gather(1, row_BN) * edge - _positions(ids_BIJK, axis, edge))
@@ -66,6 +63,12 @@ def centre_targets(
     heat_BN = torch.exp(-squared_BN / (2 * sigma_BN.square()).clamp_min(1e-6)) * inside_BN
     shape = ids_BIJK.shape
     return heat_BN.reshape(shape), offset_BAN.reshape(shape[0], len(size), *shape[1:])
+
+
+def has_unknown_extent(ids_BIJK: Tensor, objects_BM5: Tensor) -> Tensor:
+    """Tell which voxels are of an object that ignored voxels cut off, in the patch or beyond it."""
+    vox_BN = objects_BM5[..., 4].gather(1, _rows(ids_BIJK, objects_BM5))
+    return (vox_BN == 0).reshape(ids_BIJK.shape) & (ids_BIJK > 0)
 
 
 def depth_targets(ids_BIJK: Tensor, *, edges: Sequence[float]) -> Tensor:
@@ -126,6 +129,13 @@ def _pass_on(
         said = torch.where(same, before.narrow(axis, source, length), 0) + away
         own = squared.narrow(axis, target, length)
         torch.minimum(own, said, out=own)
+
+
+def _rows(ids_BIJK: Tensor, objects_BM5: Tensor) -> Tensor:
+    """Return for each voxel the row of its object, (B, N); any row where there is none."""
+    known_BM = objects_BM5[..., 0].contiguous()
+    row_BN = torch.searchsorted(known_BM, ids_BIJK.flatten(1).to(known_BM.dtype))
+    return row_BN.clamp_max(known_BM.shape[1] - 1)
 
 
 def _positions(ids_BIJK: Tensor, axis: int, edge: float) -> Tensor:
