@@ -13,6 +13,8 @@ from medseg.postprocess.components import Ids, Mask, number_components
 
 # Height of everything outside, above any inside: objects are full before a flood could leave them.
 _RIM = 2.0
+# What a sharper map adds is deeper than the level by this, or it may be noise.
+_CLEARLY = 0.1
 
 
 def split_by_distance(
@@ -22,8 +24,8 @@ def split_by_distance(
 
     Args:
         distances: depth below the object's surface, about 0 to 1, (I, J, K) each, the most blurred
-            map first. A blur takes small objects away, so a sharper map adds the seeds that those
-            before it lack.
+            map first. A blur takes small objects away, so a sharper map adds those seeds that the
+            ones before it lack and that rise clearly above the level. The sharpest is flooded.
         mask_IJK: voxels of things.
         seed_level: a seed is a piece of the mask that is deeper than this.
 
@@ -33,10 +35,12 @@ def split_by_distance(
     seeds = np.zeros(mask_IJK.shape, np.int32)
     for distance_IJK in distances:
         pieces = number_components(mask_IJK & (distance_IJK > seed_level))
-        known = np.unique(pieces[seeds > 0])
-        new = (pieces > 0) & ~np.isin(pieces, known)
-        seeds[new] = pieces[new] + seeds.max()
-    return grow(seeds, mask_IJK, height_IJK=-np.clip(distances[0], -1, 1))
+        if seeds.any():
+            clear = mask_IJK & (distance_IJK > seed_level + _CLEARLY)
+            new = np.setdiff1d(pieces[clear], pieces[seeds > 0])
+            pieces = np.where(np.isin(pieces, new), pieces, 0)
+        seeds = np.where(pieces > 0, pieces + seeds.max(), seeds).astype(np.int32)
+    return grow(seeds, mask_IJK, height_IJK=-np.clip(distances[-1], -1, 1))
 
 
 def grow(seeds_IJK: Ids, mask_IJK: Mask, *, height_IJK: NDArray[np.float32] | None = None) -> Ids:
