@@ -182,7 +182,7 @@ def test_a_patch_brings_along_where_the_whole_objects_have_their_centres(tmp_pat
 
     case = Case(case_id="a", patient_id="a", images={"MR": "a.nii"}, labels=("a_l.nii",))
     cached = prepare_cases([case], prepare, folder=tmp_path, recipe={})
-    drawn = sampler(cached, whole_objects=True, batch_size=8, context_vox=(14, 14, 14)).draw(0)
+    drawn = sampler(cached, object_dims=3, batch_size=8, context_vox=(14, 14, 14)).draw(0)
     assert drawn.objects_BM5.shape == (8, 1, 5)
     num_outside = num_inside = 0
     for image, own, (number, *at, size) in zip(
@@ -200,7 +200,7 @@ def test_a_patch_brings_along_where_the_whole_objects_have_their_centres(tmp_pat
     assert num_outside
     assert num_inside
     # Kept beside the case, and read again.
-    again = sampler(cached, whole_objects=True, batch_size=8, context_vox=(14, 14, 14)).draw(0)
+    again = sampler(cached, object_dims=3, batch_size=8, context_vox=(14, 14, 14)).draw(0)
     assert torch.equal(again.objects_BM5, drawn.objects_BM5)
     assert list(cached[0].folder.glob("objects_3d_2.npz"))
     assert sampler(cached).draw(0).objects_BM5 is None

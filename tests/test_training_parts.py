@@ -14,13 +14,15 @@ from medseg.core.labels import Label, LabelSet
 from medseg.core.objects import Centres, Distances, ObjectPlan
 from medseg.core.plan import IntensityPlan
 from medseg.core.regions import Region
+from medseg.data.cache import prepare_cases
 from medseg.training.choices import Choices
 from medseg.training.job import Job
 from medseg.training.object_sizes import told_of_long_objects
-from medseg.training.parts import loss_for, recipe_for
+from medseg.training.parts import loss_for, recipe_for, sampler_for
 from medseg.training.schedule import Budget, Constant
 from medseg.training.validate import validate
 from medseg.transforms.augment import IntensityAugment
+from medseg.transforms.chains import Prepared
 from medseg.transforms.motion import SpatialAugment
 
 SIDED = LabelSet(
@@ -34,8 +36,8 @@ IGNORED = SIDED.ignore_index
 STILL = IntensityAugment(noise=0, blur=0, brightness=0, contrast=0, gamma=0)
 
 
-def job_of(*, orientation="RAS", axes=(0,), spacing_mm=(1.0, 1.0, 1.0), **chosen):
-    plan = make_plan(3)
+def job_of(*, orientation="RAS", axes=(0,), spacing_mm=(1.0, 1.0, 1.0), dims=3, **chosen):
+    plan = make_plan(dims)
     plan = replace(
         plan,
         orientation=orientation,
@@ -145,6 +147,30 @@ def test_a_validation_passes_over_voxels_to_ignore_and_classes_nobody_annotated(
     assert list(score.dice) == ["left"]
 
 
+@pytest.mark.parametrize(("dims", "way"), [(2, Centres()), (3, Centres()), (3, Distances())])
+def test_patches_bring_along_the_centres_of_whole_objects_where_these_are_learnt(
+    dims, way, tmp_path
+):
+    ids = torch.zeros((40, 40, 8), dtype=torch.int32)
+    ids[4:30, 6:33], ids[33:38] = 1, 2
+
+    def prepare(_case):
+        image = torch.zeros(1, *ids.shape)
+        return Prepared(image, (ids > 0).byte(), Geometry(tuple(ids.shape), np.eye(4)), ids)
+
+    cases = prepare_cases([paper_case("a")], prepare, folder=tmp_path, recipe={})
+    job = job_of(objects=ObjectPlan(task="instance", way=way), dims=dims)
+    rows = sampler_for(job, cases).draw(0).objects_BM5
+    if isinstance(way, Distances):
+        assert rows is None
+        return
+    sizes = {1: 26 * 27, 2: 5 * 40}
+    depth = 1 if dims == 2 else 8
+    found = {(int(n), int(size)) for n, *_, size in rows.flatten(0, 1).tolist() if np.isfinite(n)}
+    assert found <= {(n, size * depth) for n, size in sizes.items()}
+    assert found
+
+
 class Drawn:
     """A prepared case with one object of some length along j."""
 
@@ -164,3 +190,13 @@ def test_objects_that_are_far_longer_than_patches_are_told_where_centres_are_lea
     assert "50% are longer than one and a half patches" in told
     other = job_of(objects=ObjectPlan(task="instance", way=Distances()))
     assert told_of_long_objects(other, [Drawn(30)]) is None
+
+
+def test_in_slices_an_object_is_as_long_as_what_a_slice_holds_of_it():
+    job = job_of(objects=ObjectPlan(task="instance", way=Centres()), dims=2)
+    assert job.plan.patch_vox == (16, 16, 1)
+    slanting = Drawn(1)
+    slanting.ids[:] = 0
+    for k in range(8):
+        slanting.ids[4 * k : 4 * k + 6, 4 * k : 4 * k + 6, k] = 1
+    assert told_of_long_objects(job, [slanting]) is None

@@ -95,7 +95,8 @@ class PatchSampler:
         foreground_share: probability of a patch placed on a voxel of a class.
         seed: of all draws.
         sampling: which voxel that is, see `centres`.
-        whole_objects: bring along where objects have their centres.
+        object_dims: bring along where whole objects have their centres, 2: slice by slice, or 3;
+            None: do not.
     """
 
     cases: tuple[CachedCase, ...]
@@ -106,7 +107,7 @@ class PatchSampler:
     foreground_share: float
     seed: int
     sampling: Sampling = "class"
-    whole_objects: bool = False
+    object_dims: int | None = None
     _centres: tuple[Centres, ...] = field(init=False, repr=False)
     _tables: tuple[ObjectTable, ...] = field(init=False, repr=False)
 
@@ -118,8 +119,8 @@ class PatchSampler:
             for case in self.cases
         ]
         object.__setattr__(self, "_centres", tuple(found))
-        flat, num = self.patch_vox[2] == 1, len(self.classes)
-        measured = self.cases if self.whole_objects else ()
+        num, flat = len(self.classes), self.object_dims == 2
+        measured = () if self.object_dims is None else self.cases
         tables = [table_of(case, num_classes=num, flat=flat) for case in measured]
         object.__setattr__(self, "_tables", tuple(tables))
 

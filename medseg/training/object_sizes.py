@@ -1,6 +1,6 @@
 """How large the drawn objects are: what is a speck beside them, and what no patch shows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,13 +54,11 @@ def told_of_long_objects(job: Job, cases: Sequence[CachedCase]) -> str | None:
     longest = [_MOST_PATCHES * size for size in job.plan.patch_vox[: job.plan.spatial_dims]]
     long, num = 0, 0
     for case in cases:
-        ids = case.open_ids()
-        for box in ndimage.find_objects(np.asarray(ids)) if ids is not None else ():
-            if box is not None:
-                num += 1
-                long += any(
-                    side.stop - side.start > most for side, most in zip(box, longest, strict=False)
-                )
+        for box in _boxes(case, flat=job.plan.spatial_dims == 2):
+            num += 1
+            long += any(
+                side.stop - side.start > most for side, most in zip(box, longest, strict=False)
+            )
     if not num or long / num <= _FEW:
         return None
     return (
@@ -68,6 +66,16 @@ def told_of_long_objects(job: Job, cases: Sequence[CachedCase]) -> str | None:
         "where the centre is; instance=components or distance do without centres, and "
         "overrides.patch_vox makes patches larger"
     )
+
+
+def _boxes(case: CachedCase, *, flat: bool) -> Iterator[tuple[slice, ...]]:
+    """Yield the box around every object of a case, or around what each slice holds of it."""
+    ids = case.open_ids()
+    if ids is None:
+        return
+    parts = np.moveaxis(ids, 2, 0) if flat else [np.asarray(ids)]
+    for part in parts:
+        yield from (box for box in ndimage.find_objects(part) if box is not None)
 
 
 def _sizes_vox(case: CachedCase, things: Iterable[int], *, corners: bool) -> NDArray[np.int64]:

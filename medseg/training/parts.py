@@ -146,6 +146,8 @@ def sampler_for(
     """Build what draws the patches; with nothing to warp, no more than a patch is cut out."""
     choices, plan = job.choices, job.plan
     context = choices.context if choices.spatial.probability else 1.0
+    learns_classes = choices.pretrain is None
+    points = choices.objects is not None and isinstance(choices.objects.way, Centres)
     sampler = PatchSampler(
         cases=tuple(cases),
         classes=job.labels.names,
@@ -155,11 +157,9 @@ def sampler_for(
         foreground_share=plan.training.foreground_share,
         seed=choices.seed,
         sampling=choices.sampling,
-        whole_objects=job.learns_objects
-        and choices.objects is not None
-        and isinstance(choices.objects.way, Centres),
+        object_dims=plan.spatial_dims if points and learns_classes else None,
     )
-    if choices.pretrain is not None:
+    if not learns_classes:
         return images_of(sampler, cases)
     if choices.mean_teacher is not None:
         return PairedSampler(labelled=sampler, unlabelled=images_of(sampler, unlabelled))
