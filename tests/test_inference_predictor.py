@@ -18,10 +18,12 @@ from medseg.core.labels import Label, LabelSet, Region, label_set
 from medseg.core.objects import ObjectPlan
 from medseg.core.plan import IntensityPlan, NetworkPlan, Plan, TrainingPlan
 from medseg.core.volume import Volume
-from medseg.inference.batch import Outputs, predict_sources
+from medseg.inference.batch import Outcome, Outputs, predict_sources, recorded
+from medseg.inference.object_files import FoundObject
 from medseg.inference.predictor import Predictor, windows_of
 from medseg.inference.sources import Source, sources_in
 from medseg.io.formats import read_volume
+from medseg.metrics.volumes import ClassVolume
 from medseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from medseg.models.registry import build_model
 from medseg.tasks.predict import predict_into
@@ -190,6 +192,50 @@ def test_one_bad_scan_does_not_stop_the_rest_and_a_second_run_goes_on(tmp_path, 
     volume_ml = float((scan.voxels > 0.5).sum()) * scan.geometry.voxel_ml
     assert float(rows["scan 1"]["bright_ml"]) == pytest.approx(volume_ml, rel=1e-4)
     assert float(rows["scan 0"]["seconds"]) > 0
+
+
+def rows_of(table):
+    with table.open(newline="") as stream:
+        return {row["case_id"]: row for row in csv.DictReader(stream)}
+
+
+def test_the_tables_tell_of_a_case_before_the_next_one_is_segmented(tmp_path, monkeypatch):
+    volume = ClassVolume(class_name="bright", num_vox=4, ml=0.5)
+    found = FoundObject(
+        object_id=1, class_name="bright", unit="mm", volume=0.5, centroid=(0, 0, 0), confidence=1
+    )
+    told = {"status": "written", "volumes": (volume,), "objects": (found,)}
+    monkeypatch.setattr("medseg.inference.batch._REST", 0)
+    table = tmp_path / "predictions.csv"
+    running = recorded(
+        (Outcome(case_id=name, **told) for name in ("a", "b", "c")), table, labels=LABELS
+    )
+    next(running), next(running)
+    for name in ("predictions.csv", "volumes.csv", "objects.csv"):
+        assert list(rows_of(tmp_path / name)) == ["a", "b"]
+    # Killed here and started again, with one mask that nothing is known of.
+    kept = [Outcome(case_id=name, status="kept") for name in ("a", "b", "other")]
+    list(recorded([*kept, Outcome(case_id="c", **told)], table, labels=LABELS))
+    rows = rows_of(table)
+    assert {name: row["status"] for name, row in rows.items()} == {
+        **dict.fromkeys("abc", "written"), "other": "kept",
+    }  # fmt: skip
+    assert {name: float(row["bright_ml"] or "nan") for name, row in rows.items()} == pytest.approx(
+        {"a": 0.5, "b": 0.5, "c": 0.5, "other": float("nan")}, nan_ok=True
+    )
+    assert "no table tells of it" in rows["other"]["message"]
+    for name in ("volumes.csv", "objects.csv"):
+        assert list(rows_of(tmp_path / name)) == ["a", "b", "c"]
+
+
+def test_a_case_that_fails_now_leaves_the_table_of_objects(tmp_path):
+    found = FoundObject(
+        object_id=1, class_name="bright", unit="mm", volume=0.5, centroid=(0, 0, 0), confidence=1
+    )
+    table = tmp_path / "predictions.csv"
+    list(recorded([Outcome(case_id="a", status="written", objects=(found,))], table, labels=LABELS))
+    list(recorded([Outcome(case_id="a", status="failed")], table, labels=LABELS))
+    assert rows_of(tmp_path / "objects.csv") == {}
 
 
 def test_volumes_and_probabilities_stand_beside_the_masks(tmp_path, folder_of_scans):

@@ -4,7 +4,7 @@ import csv
 import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,11 @@ from medseg.runtime.files import write_text
 
 # How probability maps are stored: whole numbers with a slope, or as they are.
 ProbabilityType = Quantised | Literal["float32"]
+# Tables are written whole: after each, so many times as long passes before the next.
+_REST = 20
+_UNTOLD = (
+    "its mask was there already, and no table tells of it; delete the mask to have it measured anew"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,8 @@ class Outcome:
     Attributes:
         case_id: its name.
         status: `written`, `kept` (a mask was there already), or `failed`.
-        message: why it failed, or what its reader noticed or repaired, coded; mostly empty.
+        message: why it failed, or what its reader noticed or repaired, coded, or that no table
+            tells of a kept mask; mostly empty.
         volumes: of the classes in the mask just written.
         objects: in it; None where objects are not told apart.
         seconds: from reading to writing.
@@ -130,10 +136,36 @@ def predict_sources(
         )
 
 
+def recorded(outcomes: Iterable[Outcome], path: Path, *, labels: LabelSet) -> Iterator[Outcome]:
+    """Pass outcomes on and write their tables meanwhile: a run that is killed loses few rows.
+
+    Args:
+        outcomes: of one run.
+        path: see `write_outcomes`.
+        labels: the classes.
+    """
+    told, pending, due = set(_earlier_rows(path)), list[Outcome](), 0.0
+    try:
+        for outcome in outcomes:
+            if outcome.status == "kept" and outcome.case_id not in told:
+                outcome = replace(outcome, message=_UNTOLD)
+            pending.append(outcome)
+            start = time.monotonic()
+            if start >= due:
+                write_outcomes(pending, path, labels=labels)
+                pending = []
+                due = time.monotonic() + _REST * (time.monotonic() - start)
+            yield outcome
+    finally:
+        # Also after Ctrl-C.
+        if pending or not path.exists():
+            write_outcomes(pending, path, labels=labels)
+
+
 def write_outcomes(outcomes: Sequence[Outcome], path: Path, *, labels: LabelSet) -> None:
     """Write `predictions.csv`, a row a scan, and beside it `volumes.csv` and `objects.csv`.
 
-    Rows of earlier runs stay for masks that were kept.
+    Rows of other cases stay, and those of masks that were kept.
     """
     volumes_ml = [f"{name}_ml" for name in labels.names]
     columns = ["case_id", "status", "seconds", *volumes_ml, "message"]
@@ -165,7 +197,7 @@ def write_outcomes(outcomes: Sequence[Outcome], path: Path, *, labels: LabelSet)
         without=failed,
     )
     objects = {one.case_id: one.objects for one in outcomes if one.objects is not None}
-    if objects:
+    if objects or (failed and (path.parent / OBJECTS).exists()):
         write_objects(objects, path.parent / OBJECTS, without=failed)
 
 

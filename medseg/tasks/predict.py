@@ -14,7 +14,7 @@ from medseg.inference.batch import (
     Outputs,
     ProbabilityType,
     predict_sources,
-    write_outcomes,
+    recorded,
 )
 from medseg.inference.predictor import Predictor
 from medseg.inference.sources import Source, sources_in, sources_of_manifest
@@ -60,8 +60,8 @@ def main(config: Any) -> int:
         say(f"medseg predict: {outcome.case_id}: {outcome.message}", error=True)
     counts = {status: sum(o.status == status for o in outcomes) for status in ("written", "kept")}
     say(f"{counts['written']} written, {counts['kept']} kept, {len(failed)} failed: {output}")
-    if remarks := sum(o.status == "written" and bool(o.message) for o in outcomes):
-        say(f"{remarks} with remarks on how they were read, in predictions.csv")
+    if remarks := sum(o.status != "failed" and bool(o.message) for o in outcomes):
+        say(f"{remarks} with remarks, in predictions.csv")
     from_dicom = [name for name in outputs.formats if name in FROM_DICOM]
     bare = sum(source.dicom is None for source in sources)
     if from_dicom and bare:
@@ -103,16 +103,8 @@ def predict_into(
             },
         )
         write_sidecars(folder, predictor.labels)
-        outcomes: list[Outcome] = []
-        try:
-            for outcome in predict_sources(
-                progress(sources, "segmenting"), predictor, outputs=outputs
-            ):
-                outcomes.append(outcome)
-        finally:
-            # Also after Ctrl-C: what was written so far is listed.
-            write_outcomes(outcomes, folder / "predictions.csv", labels=predictor.labels)
-    return outcomes
+        outcomes = predict_sources(progress(sources, "segmenting"), predictor, outputs=outputs)
+        return list(recorded(outcomes, folder / "predictions.csv", labels=predictor.labels))
 
 
 def _sources(chosen: Mapping[str, Any], predictor: Predictor) -> list[Source]:
