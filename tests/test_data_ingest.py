@@ -298,6 +298,23 @@ def test_a_table_fills_every_key_of_a_case(tmp_path):
     assert (second.patient_id, second.split, second.labels) == ("p2", "test", ("m/2.nii",))
 
 
+@pytest.mark.parametrize("start", ["", "{root}/"])
+@pytest.mark.parametrize(
+    ("place", "below"), [("elsewhere", ""), ("data/lists", "../"), ("data", "")]
+)
+def test_a_table_may_lie_outside_the_data_or_in_a_folder_of_it(tmp_path, start, place, below):
+    data = tmp_path / "data"
+    table(data, "")
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    source = tmp_path / place / "list.csv"
+    start = start.format(root=data) or below
+    source.write_text(f"case_id,image,label\n1,{start}s/1.nii,{start}m/1.nii\n")
+    found = taken(source, labels=LIVER, modalities=MODALITY, data_root=data)
+    assert found.manifest.data_root == data
+    (case,) = found.manifest.cases
+    assert (dict(case.images), case.labels) == ({"image": "s/1.nii"}, ("m/1.nii",))
+
+
 def test_columns_and_patterns_read_a_table_that_holds_no_paths(tmp_path):
     source = table(tmp_path, "id,kind\n1,dark\n2,color\n")
     found = taken(
@@ -321,8 +338,11 @@ def test_columns_and_patterns_read_a_table_that_holds_no_paths(tmp_path):
         ("case_id,image,fold\n1,s/1.nii,one\n", r"CSV-007 .*line 2: found 'one'"),
         ("case_id,image,split\n1,s/1.nii,tset\n", r"CSV-007 .*line 2: found split 'tset'"),
         ('case_id,image,spacing_mm\n1,s/1.nii,"1,5 1 1"\n', r"CSV-007 .*three lengths"),
-        ("case_id,image,label\n1,../1.nii,m/1.nii\n", r"MAN-003 case '1'"),
-        ("case_id,image,label\n1,/etc/passwd,m/1.nii\n", r"MAN-003 case '1'"),
+        ("case_id,image,label\n1,../1.nii,m/1.nii\n", r"CSV-007 .*line 2: found '.*a path below"),
+        (
+            "case_id,image,label\n1,/etc/passwd,m/1.nii\n",
+            r"CSV-007 .*line 2: found '.*a path below",
+        ),
         ("case_id,image,label\n1,s/1.nii,m/1.nii\n1,s/2.nii,m/2.nii\n", r"MAN-006 case '1'"),
         ("case_id,patient_id,image,label\n1,,s/1.nii,m/1.nii\n", r"ING-008 case '1'"),
     ],

@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from medseg.core.errors import CheckpointError, ConfigError, PlanError, ReadError
 from medseg.core.findings import Finding
@@ -341,3 +342,24 @@ def test_mirror_images_swap_sides_along_the_plans_own_axis(orientation, axis):
         1,
         0,
     )
+
+
+@pytest.mark.parametrize("colours", [("image_red", "image_green", "image_blue"), ("image",)])
+def test_a_gray_picture_is_read_in_the_colours_that_a_network_knows(tmp_path, colours):
+    known = replace(
+        threshold_predictor(plan_of(dims=2)),
+        modalities=dict.fromkeys(colours, "RGB" if len(colours) == 3 else "optical"),
+    )
+    assert known.planes_of_one == colours
+    gray = np.random.default_rng(0).integers(0, 255, (20, 24), np.uint8)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    Image.fromarray(np.stack([gray] * 3, axis=-1)).save(tmp_path / "equal.png")
+    one, other = (s.read() for s in sources_in(tmp_path, planes=known.planes_of_one))
+    assert one.voxels.shape == other.voxels.shape == (len(colours), *one.geometry.shape)
+    assert np.array_equal(one.voxels, other.voxels)
+    assert len(one.findings) + len(other.findings) == 1
+
+
+def test_a_network_of_three_channels_gets_no_gray_picture_thrice():
+    channels = {"CT": "CT", "PET": "PT", "MR": "MR"}
+    assert replace(threshold_predictor(plan_of()), modalities=channels).planes_of_one == ()

@@ -123,6 +123,12 @@ def test_the_printed_table_says_how_many_scores_are_undefined() -> None:
     ]
 
 
+def test_a_score_that_is_small_is_not_printed_as_none() -> None:
+    one = {**row("a1", "liver", 0.9), "hd95_mm": 0.00042}
+    columns, (liver, *_) = summary_rows(summarise([one]))
+    assert liver[columns.index("hd95_mm")] == "4.2e-04"
+
+
 def test_nothing_scored_is_a_summary_too() -> None:
     summary = summarise([{**row("a1", "liver", 0), "error": "no mask"}])
     assert summary["classes"] == {}

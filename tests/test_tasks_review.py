@@ -157,7 +157,7 @@ def test_overlapping_regions_are_compared_one_by_one():
 def test_what_was_trained_on_suv_reviews_scans_in_suv_alone(tmp_path, monkeypatch):
     in_suv = replace(ensemble(Above(1), Above(2)), modalities={"PET": "SUV"})
     asked = []
-    monkeypatch.setattr(review, "sources_in", lambda _, *, suv: asked.append(suv))
+    monkeypatch.setattr(review, "sources_in", lambda _, *, suv, **__: asked.append(suv))
     for one in (in_suv, replace(in_suv, modalities={"PET": "PT"})):
         review.unlabelled_sources(tmp_path, one)
     assert asked == [True, False]

@@ -184,7 +184,7 @@ def test_a_sweep_trains_every_combination_in_a_folder_of_its_own(dataset, tmp_pa
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("training.max_time=ten", "duration 'ten'"),
+        ("training.max_time=ten", "max_time=ten: expected a duration"),
         ("fold=9", "fold 9"),
         ("training.precision=fp8", "precision=fp8"),
         ("training.max_tme=3", "the nearest is training.max_time"),

@@ -53,6 +53,11 @@ class LabelSet:
             raise LabelError('label set: a class of values ">0" must be the only class')
         if len(set(stored)) != len(stored) or 0 in stored:
             raise LabelError(f"label set: stored values {stored} repeat, or one is 0 (background)")
+        if self.ignore_value is not None and type(self.ignore_value) is not int:
+            raise LabelError(
+                f"label set: ignore value {self.ignore_value!r}: expected a whole number, as files "
+                "store it"
+            )
         if self.ignore_value is not None and (self.ignore_value in stored or not self.ignore_value):
             raise LabelError(f"label set: ignore value {self.ignore_value} is already a class")
         self._check_partners()
@@ -68,9 +73,10 @@ class LabelSet:
                 raise LabelError(f"label {name!r}: partner {partner!r} is not a class")
             if partner is not None and partners[partner] != name:
                 # A mirror would turn both into one class.
+                told = f"names {partners[partner]!r}" if partners[partner] else "names no partner"
                 raise LabelError(
-                    f"label {name!r}: its partner {partner!r} names {partners[partner]!r}; "
-                    f"expected {name!r}"
+                    f"label {name!r}: its partner {partner!r} {told}; expected {name!r}, since "
+                    "partners name each other"
                 )
 
     @property

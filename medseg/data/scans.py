@@ -80,6 +80,30 @@ def _files_of(manifest: Manifest, case: Case) -> dict[tuple[str, str], list[Chan
     return files
 
 
+def in_colours(image: Volume, names: tuple[str, ...], *, file: str, case_id: str) -> Volume:
+    """Return gray in three colours, or three equal colours as gray, where names ask for that.
+
+    Args:
+        image: (C, I, J, K).
+        names: of the planes wanted, all of one channel.
+        file: what the finding calls the image.
+        case_id: of the finding, SCN-003 or SCN-004.
+
+    Returns:
+        The image itself where nothing of the kind is wanted.
+    """
+    voxels = image.voxels
+    if len(voxels) == 1 and len(names) == _NUM_COLOURS:
+        voxels = np.repeat(voxels, _NUM_COLOURS, axis=0)
+        note = _note("SCN-003", case_id, f"{file}: gray, repeated in three colours")
+    elif len(voxels) == _NUM_COLOURS and len(names) == 1 and (voxels == voxels[:1]).all():
+        voxels = voxels[:1]
+        note = _note("SCN-004", case_id, f"{file}: three equal colours, read as gray")
+    else:
+        return image
+    return Volume(voxels, image.geometry, names, (*image.findings, note))
+
+
 def _read_file(manifest: Manifest, case: Case, channels: list[Channel]) -> Volume:
     """Read one file, float32; several channels that name the same file are its planes in order."""
     first = channels[0]
@@ -92,22 +116,18 @@ def _read_file(manifest: Manifest, case: Case, channels: list[Channel]) -> Volum
         suv=first.modality == SUV,
     )
     names = tuple(plane for channel in channels for plane in channel.planes)
+    if len(channels) == 1:
+        volume = in_colours(volume, names, file=path.name, case_id=case.case_id)
     found = volume.voxels.shape[0]
-    voxels, findings = volume.voxels.astype(np.float32, copy=False), volume.findings
-    if found == 1 and len(channels) == 1 and len(names) == _NUM_COLOURS:
-        voxels = np.repeat(voxels, _NUM_COLOURS, axis=0)
-        findings += (_note("SCN-003", case, f"{path.name}: gray, repeated in three colours"),)
-    elif found == _NUM_COLOURS and len(names) == 1 and (voxels == voxels[:1]).all():
-        voxels = voxels[:1]
-        findings += (_note("SCN-004", case, f"{path.name}: three equal colours, read as gray"),)
-    elif found != len(names):
+    if found != len(names):
         raise ManifestError(
             f"case {case.case_id!r}: {path} holds {found} values a voxel; its channels {names} "
             f"ask for {len(names)}",
             code="SCN-002",
             hint="colour images are of modality RGB; several channels may name the same file",
         )
-    return Volume(voxels, volume.geometry, names, findings)
+    voxels = volume.voxels.astype(np.float32, copy=False)
+    return Volume(voxels, volume.geometry, names, volume.findings)
 
 
 def _onto(volume: Volume, target: Geometry, case: Case, findings: list[Finding]) -> list[Array]:
@@ -124,7 +144,7 @@ def _onto(volume: Volume, target: Geometry, case: Case, findings: list[Finding])
             hint=fault.hint,
         ) from fault
     shapes = f"from {volume.geometry.shape} to {target.shape} voxels"
-    findings.append(_note("SCN-005", case, f"{about}: resampled {shapes}"))
+    findings.append(_note("SCN-005", case.case_id, f"{about}: resampled {shapes}"))
     return planes
 
 
@@ -143,8 +163,8 @@ def _filled(case: Case, channel: Channel, missing: Literal["fail", "zero"]) -> F
     )
 
 
-def _note(code: str, case: Case, message: str) -> Finding:
-    return Finding(code=code, severity="note", subject=case.case_id, message=message)
+def _note(code: str, case_id: str, message: str) -> Finding:
+    return Finding(code=code, severity="note", subject=case_id, message=message)
 
 
 def read_reference(manifest: Manifest, case: Case, geometry: Geometry) -> Volume:

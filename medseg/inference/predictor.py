@@ -144,6 +144,12 @@ class Predictor:
         """Whether the networks were trained on SUV, which DICOM in activity is turned into."""
         return SUV in self.modalities.values()
 
+    @property
+    def planes_of_one(self) -> tuple[str, ...]:
+        """The planes of the network's only channel, gray or in colours; () where it has several."""
+        found = tuple(self.modalities.values())
+        return tuple(self.modalities) if len(found) == 1 or found == ("RGB",) * 3 else ()
+
     def segment(self, scan: Volume, *, probabilities: bool = False) -> Segmentation:
         """Segment one scan.
 

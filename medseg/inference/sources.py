@@ -9,7 +9,7 @@ from typing import Literal
 from medseg.core.errors import ConfigError, ReadError
 from medseg.core.volume import Volume
 from medseg.data.manifest import Case, Manifest
-from medseg.data.scans import read_scan
+from medseg.data.scans import in_colours, read_scan
 from medseg.data.splits import split_cases
 from medseg.data.units import require_same_units
 from medseg.io.dicom.deidentification.identity import case_id_of
@@ -37,7 +37,7 @@ class Source:
     series_uid: str | None = None
 
 
-def sources_in(path: Path, *, suv: bool = False) -> list[Source]:
+def sources_in(path: Path, *, suv: bool = False, planes: tuple[str, ...] = ()) -> list[Source]:
     """Find the scans of a file or below a folder, each a case of its own.
 
     Files keep their names; DICOM series get ids that name nobody, as `medseg ingest` gives them.
@@ -46,6 +46,7 @@ def sources_in(path: Path, *, suv: bool = False) -> list[Source]:
     Args:
         path: a file or folder.
         suv: the network was trained on SUV: DICOM is turned into it, other files hold it.
+        planes: of the only channel a network takes, for `in_colours`; (): it takes several.
 
     Raises:
         ReadError: FIL-001 nothing there; FIL-007 a folder without scans.
@@ -55,7 +56,9 @@ def sources_in(path: Path, *, suv: bool = False) -> list[Source]:
         raise ReadError(f"{path}: no such file or folder", code="FIL-001", hint="check the path")
     scans = find_scans(path) if path.is_dir() else [path]
     found = [
-        source for scan in scans for source in _sources_of(scan, suv=suv, has_others=len(scans) > 1)
+        source
+        for scan in scans
+        for source in _sources_of(scan, suv=suv, planes=planes, has_others=len(scans) > 1)
     ]
     if not found:
         raise ReadError(f"{path}: holds no scan", code="FIL-007", hint="check the path")
@@ -116,9 +119,11 @@ def sources_of_manifest(
     ]
 
 
-def _sources_of(path: Path, *, suv: bool, has_others: bool) -> list[Source]:
+def _sources_of(
+    path: Path, *, suv: bool, planes: tuple[str, ...], has_others: bool
+) -> list[Source]:
     if not is_dicom(path):
-        return [Source(case_id=case_name(path), read=partial(read_volume, path))]
+        return [Source(case_id=case_name(path), read=partial(_read_image, path, planes))]
     series = find_series(path)
     volumes = [one for one in series if one.verdict == "volume"]
     if not volumes:
@@ -129,6 +134,10 @@ def _sources_of(path: Path, *, suv: bool, has_others: bool) -> list[Source]:
         read = partial(read_volume, path, suv=suv)
         return [Source(case_id=case_name(path), read=read, dicom=path)]
     return [_dicom_source(path, one, several=len(volumes) > 1, suv=suv) for one in volumes]
+
+
+def _read_image(path: Path, planes: tuple[str, ...]) -> Volume:
+    return in_colours(read_volume(path), planes, file=path.name, case_id=case_name(path))
 
 
 def _dicom_source(path: Path, series: Series, *, several: bool, suv: bool) -> Source:

@@ -87,4 +87,7 @@ def _mean(entry: Summary) -> str:
 
 
 def _number(value: float) -> str:
-    return "-" if value != value else f"{value:.3f}"
+    if value != value:
+        return "-"
+    # Distances and volumes of micrographs would all be 0.000.
+    return f"{value:.1e}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"

@@ -113,7 +113,9 @@ def _sources(chosen: Mapping[str, Any], predictor: Predictor) -> list[Source]:
             "expected input= (a scan or a folder) or manifest=, one of the two", code="CFG-003"
         )
     if chosen["input"] is not None:
-        return sources_in(Path(chosen["input"]), suv=predictor.in_suv)
+        return sources_in(
+            Path(chosen["input"]), suv=predictor.in_suv, planes=predictor.planes_of_one
+        )
     missing = chosen["missing"]
     if missing not in ("fail", "zero"):
         raise ConfigError(f"missing={missing}: expected fail or zero")

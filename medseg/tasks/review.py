@@ -100,7 +100,7 @@ def unlabelled_sources(
     if path.suffix == ".json" or (path / "manifest.json").exists():
         manifest = read_manifest(path, data_root=data_root)
         return sources_of_manifest(manifest, "unlabelled", trained_on=ensemble.modalities)
-    return sources_in(path, suv=ensemble.in_suv)
+    return sources_in(path, suv=ensemble.in_suv, planes=ensemble.planes_of_one)
 
 
 def write_review(ranked: Sequence[Reviewed], path: Path) -> None:

@@ -79,7 +79,9 @@ def seconds_of(duration: float | str) -> float:
     rest = re.sub(r"(\d+(?:\.\d+)?)\s*[smhd]?", "", text).strip()
     seconds = sum(float(number) * _UNIT_S[unit or "s"] for number, unit in parts)
     if rest or not seconds > 0:
-        raise ConfigError(f"duration {duration!r}: expected such as 90, 150s, 10m or 1h30m")
+        raise ConfigError(
+            f"max_time={duration}: expected a duration such as 90, 150s, 10m or 1h30m"
+        )
     return seconds
 
 

@@ -1,5 +1,6 @@
 """Cases listed in a CSV or TSV, by columns of paths or by patterns over its columns."""
 
+import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -24,7 +25,10 @@ def is_table(source: Path) -> bool:
 
 
 def read_cases_table(request: Request) -> Found:
-    """Find the cases a table lists; paths are relative to its folder.
+    """Find the cases a table lists.
+
+    Paths are relative to its folder, or to the data root where the table lies elsewhere; absolute
+    ones have to lie below it.
 
     A column is named after what it holds (`case_id`, `image.CT`, ...) or is said to hold it
     (`columns.case_id=id`). Instead of columns of paths, patterns may be given in which
@@ -49,9 +53,12 @@ def read_cases_table(request: Request) -> Found:
         )
     raters = dict(request.raters) or _columns_of(table, "label")
     masks = _columns_of(table, "mask")
-    drafts = tuple(_Reader(table, row, chosen).draft(images, raters, masks) for row in table.rows)
+    root, folder = _places(request)
+    drafts = tuple(
+        _Reader(table, row, chosen, root, folder).draft(images, raters, masks) for row in table.rows
+    )
     return Found(
-        root=request.source.parent,
+        root=root,
         channels=tuple(
             Channel(name=name, modality=request.modalities.get(name, "")) for name in images
         ),
@@ -62,8 +69,11 @@ def read_cases_table(request: Request) -> Found:
 class _Reader:
     """Reads one row, and says where it stands when a value makes no sense."""
 
-    def __init__(self, table: Table, row: Row, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self, table: Table, row: Row, columns: Mapping[str, str], root: Path, folder: Path
+    ) -> None:
         self.table, self.row, self.columns = table, row, columns
+        self.root, self.folder = root, folder
 
     def draft(
         self, images: Mapping[str, str], raters: Mapping[str, str], masks: Mapping[str, str]
@@ -104,7 +114,13 @@ class _Reader:
             return cells[-1]
 
         path = re.sub(r"\{([^{}]*)\}", cell, pattern)
-        return path if all(cells) else ""
+        return self._below_root(path) if all(cells) else ""
+
+    def _below_root(self, path: str) -> str:
+        place = Path(os.path.normpath(self.folder / path))
+        if not place.is_relative_to(self.root):
+            raise self._refusal(repr(path), f"a path below {self.root}")
+        return place.relative_to(self.root).as_posix()
 
     def _split(self) -> SplitName | None:
         found = self._text("split")
@@ -133,6 +149,15 @@ class _Reader:
             f"{self.table.path}: line {self.row.line}: found {found}; expected {expected}",
             code="CSV-007",
         )
+
+
+def _places(request: Request) -> tuple[Path, Path]:
+    """Return the data root, and the folder that relative paths of the table start from."""
+    folder = request.source.absolute().parent
+    root = request.data_root.absolute() if request.data_root else folder
+    if folder.resolve().is_relative_to(root.resolve()):
+        return root, root / folder.resolve().relative_to(root.resolve())
+    return root, root
 
 
 def _columns_of(table: Table, group: str) -> dict[str, str]:
